@@ -1,0 +1,50 @@
+# The one list of commands. `make` alone prints it.
+BIN := .venv/bin
+GO = $(CURDIR)/scripts/go
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench lock clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## install what is missing on this machine, build what is not built
+	@scripts/setup
+
+demo: setup ## start Warren, run a script that uses only the e2b package, stop
+	@$(BIN)/python scripts/demo.py
+
+serve: setup ## start the server in the foreground, on the default ports
+	@$(BIN)/warren serve
+
+test: setup ## everything: real runtimes, real client, real network; needs root
+	$(MAKE) --no-print-directory -C guestd test GO="$(GO)"
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: ## what needs no root: style, types, layers, budgets
+	@scripts/setup packages python
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck --exclude=SC2015 scripts/setup scripts/go scripts/uv scripts/build-* templates/*/*.sh .ci/run
+	PATH="$$($(GO) env GOROOT)/bin:$$PATH" $(MAKE) --no-print-directory -C guestd check GO="$(GO)"
+	$(BIN)/pytest tests/tidy
+
+format: ## let the formatters have their way
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	PATH="$$($(GO) env GOROOT)/bin:$$PATH" gofmt -w guestd/cmd guestd/internal
+
+bench: setup ## print the numbers that SPEC.md promises
+	@$(BIN)/python -m bench
+
+lock: ## requirements.lock from pyproject.toml and requirements.in
+	scripts/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
+		--no-emit-index-url --custom-compile-command "make lock" --upgrade \
+		pyproject.toml requirements.in --output-file requirements.lock
+
+clean: ## remove what was built in this checkout; cache and state folder stay
+	rm -rf .venv dist build guestd/bin .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

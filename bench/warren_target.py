@@ -1,0 +1,53 @@
+"""A Warren sandbox, through the unmodified `e2b` package."""
+
+from dataclasses import dataclass
+
+from e2b import Sandbox
+from e2b.envd.process import process_pb
+
+from tests.e2e.local_server import LocalServer
+
+PATH = "/home/user/bench.bin"
+LIFE_S = 900
+
+
+@dataclass
+class WarrenBox:
+    sandbox: Sandbox
+
+    def true(self) -> None:
+        """The SDK's own transport and messages, without the shell that `commands.run` puts in front."""
+        request = process_pb.StartRequest(process=process_pb.ProcessConfig(cmd="/bin/true"), stdin=False)
+        ended = False
+        for answer in self.sandbox.commands._rpc.start(request):
+            ended = ended or (answer.event is not None and getattr(answer.event.event, "field", "") == "end")
+        if not ended:
+            raise RuntimeError("cannot find the end of the process")
+
+    def login_true(self) -> None:
+        self.sandbox.commands.run("true")
+
+    def echo(self) -> None:
+        if self.sandbox.commands.run("echo hello").stdout != "hello\n":
+            raise RuntimeError("cannot read the echo")
+
+    def write(self, data: bytes) -> None:
+        self.sandbox.files.write(PATH, data)
+
+    def read(self, size: int) -> None:
+        if len(self.sandbox.files.read(PATH, format="bytes")) != size:
+            raise RuntimeError("cannot read back what was written")
+
+    def delete(self) -> None:
+        if not self.sandbox.kill():
+            raise RuntimeError("cannot find the sandbox to kill")
+
+
+@dataclass
+class WarrenTarget:
+    name: str
+    server: LocalServer
+
+    def create(self) -> WarrenBox:
+        headers = {"X-Warren-Runtime": self.name}
+        return WarrenBox(Sandbox.create(timeout=LIFE_S, api_headers=headers, **self.server.options))

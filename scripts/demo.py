@@ -1,0 +1,227 @@
+"""A tour through Warren with nothing but the `e2b` package from the index; prints what it did and how long it took.
+
+Starts a server unless one is running already, and stops the one that it started.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import secrets
+import shlex
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TypeVar
+
+from e2b import PtySize, Sandbox, SandboxQuery
+
+WARREN = Path(sys.executable).with_name("warren")
+START_DEADLINE_S = 120
+STOP_DEADLINE_S = 60
+PUBLIC_URL_DEADLINE_S = 20
+LOG_LINES_SHOWN = 20
+MIB = 1024 * 1024
+Result = TypeVar("Result")
+BOLD, DIM, GREEN, PLAIN = ("\033[1m", "\033[2m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
+
+
+def main() -> None:
+    with server():
+        tour = Tour()
+        try:
+            tour.run()
+        finally:
+            tour.clean()
+    print(f"\n{GREEN}Done.{PLAIN} `make serve` keeps a server running; README.md shows what to do with it.")
+
+
+class Tour:
+    """One sandbox from birth to death. Each step says what it did in one line."""
+
+    def __init__(self) -> None:
+        self.sandbox: Sandbox | None = None
+        self.mark = f"demo-{secrets.token_hex(4)}"
+
+    def run(self) -> None:
+        box = step("create a sandbox under gVisor", self.create)
+        step("write a file and run a command that reads it", lambda: read_back(box))
+        step("stream output while a command runs", lambda: stream(box))
+        step("open a terminal, resize it", lambda: terminal(box))
+        step("upload 10 MB, download it again", lambda: transfer(box))
+        step("start a web server inside, fetch its public URL", lambda: publish(box))
+        step("set a timeout", lambda: prolong(box))
+        step("list", self.list)
+        step("kill", lambda: f"{box.kill()}; running: {box.is_running()}")
+
+    def create(self) -> Sandbox:
+        self.sandbox = Sandbox.create(
+            timeout=120, metadata={"made-by": self.mark}, api_headers={"X-Warren-Runtime": "runsc"}
+        )
+        return self.sandbox
+
+    def list(self) -> str:
+        found = Sandbox.list(query=SandboxQuery(metadata={"made-by": self.mark})).next_items()
+        return ", ".join(f"{info.sandbox_id} {info.state.value}, {info.memory_mb} MB" for info in found)
+
+    def clean(self) -> None:
+        if self.sandbox is not None:
+            self.sandbox.kill()
+
+
+def read_back(box: Sandbox) -> str:
+    box.files.write("poem.txt", "A warren has many rooms; žádný není stejný.\n")
+    return box.commands.run("cat poem.txt && wc -c < poem.txt").stdout
+
+
+def stream(box: Sandbox) -> str:
+    started, heard = time.monotonic(), list[str]()
+    box.commands.run(
+        "for word in one two three; do echo $word; sleep 0.3; done",
+        on_stdout=lambda text: heard.append(f"{text.strip()} at {time.monotonic() - started:.1f} s"),
+    )
+    return ", ".join(heard)
+
+
+def terminal(box: Sandbox) -> str:
+    handle = box.pty.create(PtySize(rows=24, cols=80))
+    box.pty.resize(handle.pid, PtySize(rows=40, cols=132))
+    box.pty.send_stdin(handle.pid, b"echo user=$(whoami) size=$(stty size | tr ' ' x) tty=$(tty); exit\n")
+    shown = bytearray()
+    handle.wait(on_pty=shown.extend)
+    answer = re.search(rb"user=\w+ size=\d+x\d+ tty=/\S+", shown)
+    return answer.group().decode() if answer else repr(bytes(shown))
+
+
+def transfer(box: Sandbox) -> str:
+    data = secrets.token_bytes(10 * MIB)
+    up = timed(lambda: box.files.write("large.bin", data))
+    inside = box.commands.run("sha256sum large.bin").stdout.split()[0]
+    came_back = bytearray()
+    down = timed(lambda: came_back.extend(box.files.read("large.bin", format="bytes")))
+    same = inside == hashlib.sha256(data).hexdigest() == hashlib.sha256(came_back).hexdigest()
+    return f"up {10 / up:.0f} MiB/s, down {10 / down:.0f} MiB/s, {'same digest' if same else 'DIGESTS DIFFER'}"
+
+
+def publish(box: Sandbox) -> str:
+    box.files.write("site/index.html", "<h1>hello from inside</h1>")
+    box.commands.run("python3 -m http.server 8000 --directory site", background=True, timeout=0)
+    host = box.get_host(8000)
+    deadline = time.monotonic() + PUBLIC_URL_DEADLINE_S
+    while True:
+        status, body = fetch(host)
+        if status == 200 or time.monotonic() > deadline:
+            return f"https://{host}/ -> {status} {body}"
+        time.sleep(0.1)
+
+
+def fetch(host: str) -> tuple[int, str]:
+    """GET / of a public host over TLS. Its name needs no DNS here: it is this machine."""
+    name, _, port = host.partition(":")
+    context = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
+    connection = http.client.HTTPSConnection(name, int(port or 443), timeout=10, context=context)
+    connection.sock = context.wrap_socket(
+        socket.create_connection(("127.0.0.1", int(port or 443)), timeout=10), server_hostname=name
+    )
+    try:
+        connection.request("GET", "/", headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def prolong(box: Sandbox) -> str:
+    before = box.get_info().end_at
+    box.set_timeout(600)
+    after = box.get_info().end_at
+    left = (after - datetime.now(UTC)).total_seconds()
+    return f"ends at {after:%H:%M:%S} instead of {before:%H:%M:%S}, {left:.0f} s from now"
+
+
+def step(what: str, action: Callable[[], Result]) -> Result:
+    """Do one thing; show its time, and under it what came of it."""
+    print(f"{BOLD}{what}{PLAIN}", flush=True)
+    started = time.perf_counter()
+    result = action()
+    took = time.perf_counter() - started
+    shown = describe(result)
+    lines = shown.strip().splitlines() or [""]
+    print(f"{GREEN}{took * 1000:7.0f} ms{PLAIN}  {lines[0]}")
+    for line in lines[1:]:
+        print(f"{'':10}  {line}")
+    return result
+
+
+def describe(result: object) -> str:
+    """A sandbox introduces itself; everything else is told already."""
+    if not isinstance(result, Sandbox):
+        return str(result)
+    kernel = result.commands.run("uname -sr; dmesg 2> /dev/null | grep -i gvisor || true").stdout
+    return f"{result.sandbox_id}\n{kernel}"
+
+
+def timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def server() -> Iterator[None]:
+    """A running server, and the variables by which the client finds it."""
+    os.environ.update(client_environment())
+    if answers():
+        print(f"{DIM}using the server that runs at {os.environ['E2B_API_URL']}{PLAIN}\n")
+        yield
+        return
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [WARREN, "serve"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            took = timed(lambda: wait_until_it_answers(process, log))
+            print(f"{DIM}started a server at {os.environ['E2B_API_URL']} in {took:.1f} s{PLAIN}\n")
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_DEADLINE_S)
+
+
+def client_environment() -> dict[str, str]:
+    """What `eval "$(warren env)"` sets."""
+    said = subprocess.run([WARREN, "env"], check=True, capture_output=True, text=True, timeout=START_DEADLINE_S).stdout
+    words = (word for line in said.splitlines() for word in shlex.split(line, comments=True))
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def answers() -> bool:
+    try:
+        with urllib.request.urlopen(os.environ["E2B_API_URL"] + "/health", timeout=2) as answer:
+            return answer.status in (200, 204)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_until_it_answers(process: subprocess.Popen[bytes], log: IO[str]) -> None:
+    deadline = time.monotonic() + START_DEADLINE_S
+    while not answers():
+        if process.poll() is not None or time.monotonic() > deadline:
+            log.seek(0)
+            print("".join(log.readlines()[-LOG_LINES_SHOWN:]), file=sys.stderr)
+            raise SystemExit("cannot start the server: its last words are above; `warren doctor` may know why")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The `warren` program: reads the environment once and hands it down."""
+
+import asyncio
+import os
+import sys
+
+from warren.cli.app import run
+from warren.cli.machine import LocalAccess, Machine
+from warren.settings import Settings
+
+
+def main() -> None:
+    machine = Machine(environ=dict(os.environ), is_root=os.geteuid() == 0, serve=_serve, prepare=_prepare)
+    sys.exit(run(sys.argv[1:], machine))
+
+
+def _serve(settings: Settings) -> None:
+    import uvloop
+
+    from warren.wiring import serve
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+def _prepare(settings: Settings) -> LocalAccess:
+    from warren.telemetry.logs import configure
+    from warren.wiring import local_key, opened_store, tls_files
+
+    configure("warning", json=False)  # stdout is for what a shell evaluates
+
+    async def key() -> str:
+        async with opened_store(settings) as store:
+            return await local_key(settings, store)
+
+    return LocalAccess(api_key=asyncio.run(key()), ca_bundle=tls_files(settings).bundle)
+
+
+if __name__ == "__main__":
+    main()

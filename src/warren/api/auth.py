@@ -1,0 +1,31 @@
+"""Who is asking: the API key in `X-API-KEY`, or as a bearer token where the CLI sends it so."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from warren.api.context import context
+from warren.model.errors import Unauthenticated
+from warren.model.project import ApiKey, Project
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`secret` is the key as it was sent; only `/teams` gives it back, to the one who sent it."""
+
+    key: ApiKey
+    project: Project
+    secret: str
+
+
+async def caller(request: Request) -> Caller:
+    secret = request.headers.get("x-api-key") or _bearer(request)
+    if not secret:
+        raise Unauthenticated("authorization header is missing: send your API key in X-API-KEY")
+    key, project = await context(request).keys.authenticate(secret)
+    return Caller(key, project, secret)
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

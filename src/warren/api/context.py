@@ -1,0 +1,25 @@
+"""The use cases that handlers call; put on the application once by `api.app`."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from warren.control.keys import Keys
+from warren.control.observation import Observations
+from warren.control.sandboxes import Sandboxes
+from warren.control.templates import Templates
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`domain` is what clients build host names of sandboxes from."""
+
+    sandboxes: Sandboxes
+    observations: Observations
+    templates: Templates
+    keys: Keys
+    domain: str
+
+
+def context(request: Request) -> Context:
+    return request.app.state.context

@@ -1,0 +1,180 @@
+"""Model -> wire, and the small encodings of the wire: page tokens and the metadata filter."""
+
+import base64
+import binascii
+import json
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from warren.api.schemas import ListedSandbox, MetricOut, NetworkOut, SandboxDetail, SandboxOut
+from warren.control.sandboxes import Admission
+from warren.model.errors import BadRequest, InvalidPageToken
+from warren.model.observation import LogEntry, Metric
+from warren.model.project import ApiKey
+from warren.model.sandbox import SANDBOX_ID, Sandbox
+from warren.model.template import Template
+
+_UNQUOTE_ROUNDS = 2
+"""Clients encode metadata values once or twice before the query is encoded once more (wire contract 2.2)."""
+
+
+def sandbox_out(admission: Admission, domain: str) -> SandboxOut:
+    sandbox = admission.sandbox
+    return SandboxOut(
+        templateID=sandbox.template_id,
+        sandboxID=sandbox.id,
+        alias=sandbox.alias,
+        envdAccessToken=admission.access_token,
+        trafficAccessToken=admission.traffic_token,
+        domain=domain,
+    )
+
+
+def listed(sandbox: Sandbox) -> ListedSandbox:
+    return ListedSandbox(**_common(sandbox))
+
+
+def detail(admission: Admission, domain: str) -> SandboxDetail:
+    sandbox, network = admission.sandbox, admission.sandbox.network
+    return SandboxDetail(
+        **_common(sandbox),
+        envdAccessToken=admission.access_token,
+        allowInternetAccess=network.allow_internet,
+        domain=domain,
+        network=NetworkOut(
+            allowPublicTraffic=network.public_traffic,
+            allowOut=list(network.allow_out),
+            denyOut=list(network.deny_out),
+            maskRequestHost=network.mask_host,
+        ),
+    )
+
+
+def _common(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        "templateID": sandbox.template_id,
+        "sandboxID": sandbox.id,
+        "alias": sandbox.alias,
+        "startedAt": sandbox.started_at,
+        "endAt": sandbox.expires_at,
+        "cpuCount": sandbox.resources.cpu_count,
+        "memoryMB": sandbox.resources.memory_mb,
+        "diskSizeMB": sandbox.resources.disk_mb,
+        "state": "running",
+        "metadata": dict(sandbox.metadata),
+        "runtime": sandbox.runtime,
+    }
+
+
+def metric_out(metric: Metric) -> MetricOut:
+    return MetricOut(
+        timestamp=metric.at,
+        timestampUnix=int(metric.at.timestamp()),
+        cpuCount=metric.cpu_count,
+        cpuUsedPct=metric.cpu_used_pct,
+        memUsed=metric.memory_used,
+        memTotal=metric.memory_total,
+        memCache=metric.memory_cache,
+        diskUsed=metric.disk_used,
+        diskTotal=metric.disk_total,
+    )
+
+
+def log_entry_out(entry: LogEntry) -> dict[str, Any]:
+    return {
+        "timestamp": stamp(entry.at),
+        "message": entry.message,
+        "level": str(entry.level),
+        "fields": {"logger": entry.logger, **entry.fields},
+    }
+
+
+def log_line_out(entry: LogEntry) -> dict[str, str]:
+    """The older form: the CLI parses each line as JSON and reads level, logger, timestamp and message (2.7)."""
+    line = {
+        **entry.fields,
+        "level": str(entry.level),
+        "logger": entry.logger,
+        "timestamp": stamp(entry.at),
+        "message": entry.message,
+    }
+    return {"timestamp": stamp(entry.at), "line": json.dumps(line)}
+
+
+def template_out(template: Template) -> dict[str, Any]:
+    return {
+        "templateID": template.id,
+        "buildID": template.build_id,
+        "cpuCount": template.resources.cpu_count,
+        "memoryMB": template.resources.memory_mb,
+        "diskSizeMB": template.resources.disk_mb,
+        "public": template.public,
+        "aliases": list(template.names),
+        "names": list(template.names),
+        "createdAt": stamp(template.created_at),
+        "updatedAt": stamp(template.created_at),
+        "createdBy": None,
+        "lastSpawnedAt": None,
+        "spawnCount": 0,
+        "buildCount": 1,
+        "envdVersion": "0.6.13",
+        "buildStatus": "ready",
+    }
+
+
+def key_out(key: ApiKey) -> dict[str, Any]:
+    prefix, _, suffix = key.mask.partition("...")
+    return {
+        "id": key.id,
+        "name": key.name,
+        "mask": {
+            "prefix": "e2b_",
+            "valueLength": 40,
+            "maskedValuePrefix": prefix.removeprefix("e2b_"),
+            "maskedValueSuffix": suffix,
+        },
+        "createdAt": stamp(key.created_at),
+        "createdBy": None,
+        "lastUsed": None if key.last_used_at is None else stamp(key.last_used_at),
+    }
+
+
+def stamp(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def page_token(sandbox: Sandbox) -> str:
+    return base64.urlsafe_b64encode(f"{stamp(sandbox.started_at)}__{sandbox.id}".encode()).decode()
+
+
+def parse_page_token(token: str) -> tuple[datetime, str]:
+    """Raises InvalidPageToken for anything that `page_token` did not make."""
+    try:
+        at, sandbox_id = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("__")
+        parsed = datetime.fromisoformat(at)
+    except (ValueError, binascii.Error, UnicodeError):
+        raise InvalidPageToken from None
+    if parsed.tzinfo is None or not SANDBOX_ID.fullmatch(sandbox_id):
+        raise InvalidPageToken
+    return parsed.astimezone(UTC), sandbox_id
+
+
+def parse_metadata_filter(text: str) -> dict[str, str]:
+    """`k=v&k2=v2`, each side percent-encoded by the client before the whole query was (wire contract 2.2)."""
+    pairs: dict[str, str] = {}
+    for part in filter(None, text.split("&")):
+        key, found, value = part.partition("=")
+        if not found:
+            raise BadRequest(f"cannot read the metadata filter {part!r}: write key=value")
+        pairs[_unquoted(key)] = _unquoted(value)
+    return pairs
+
+
+def _unquoted(text: str) -> str:
+    for _ in range(_UNQUOTE_ROUNDS):
+        plain = unquote(text)
+        if plain == text:
+            break
+        text = plain
+    return text

@@ -1,0 +1,55 @@
+"""Handlers of teams (our projects), API keys, templates and health."""
+
+from typing import Any
+
+from fastapi import Request, Response
+
+from warren.api import encoding
+from warren.api.context import context
+from warren.api.sandboxes import Who
+from warren.api.schemas import KeyName
+from warren.model.errors import BadRequest, NotSupported
+
+
+async def health() -> Response:
+    return Response(status_code=204)
+
+
+async def teams(who: Who) -> list[dict[str, Any]]:
+    """`apiKey` is the key that came with the request: keys are stored only as digests."""
+    return [{"teamID": who.project.id, "name": who.project.name, "apiKey": who.secret, "isDefault": True}]
+
+
+async def list_keys(request: Request, who: Who) -> list[dict[str, Any]]:
+    return [encoding.key_out(key) for key in await context(request).keys.list(who.project)]
+
+
+async def create_key(request: Request, who: Who, body: KeyName) -> dict[str, Any]:
+    """The only answer that ever holds `key`."""
+    key, secret = await context(request).keys.create(who.project, body.name)
+    return {**encoding.key_out(key), "key": secret}
+
+
+async def rename_key(request: Request, who: Who, key_id: str, body: KeyName) -> Response:
+    await context(request).keys.rename(who.project, key_id, body.name)
+    return Response(status_code=204)
+
+
+async def revoke_key(request: Request, who: Who, key_id: str) -> Response:
+    await context(request).keys.revoke(who.project, key_id)
+    return Response(status_code=204)
+
+
+async def templates(request: Request, who: Who, teamID: str | None = None) -> list[dict[str, Any]]:
+    if teamID not in (None, who.project.id):
+        raise BadRequest("Team ID param mismatch with the API key")
+    return [encoding.template_out(one) for one in await context(request).templates.list(who.project)]
+
+
+async def template_alias(request: Request, who: Who, alias: str) -> dict[str, Any]:
+    found = await context(request).templates.resolve(who.project, alias)
+    return {"templateID": found.id, "public": found.public}
+
+
+async def not_yet(request: Request, who: Who) -> None:
+    raise NotSupported(f"cannot serve {request.method} {request.url.path}: this server does not support it yet")

@@ -1,0 +1,65 @@
+"""Every route of the REST API on one screen: method, path, success status, who may call it, handler."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from warren.api import observation, projects, sandboxes
+
+
+class Access(enum.Enum):
+    OPEN = "open"
+    """No key: only what says nothing about anybody."""
+    KEY = "key"
+    """Any key; the handler sees only what the key's project owns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    status: int
+    access: Access
+    handler: Callable[..., Any]
+
+
+_SANDBOX = "/sandboxes/{sandbox_id}"
+_K = Access.KEY
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/health", 204, Access.OPEN, projects.health),
+    Route("GET", "/teams", 200, _K, projects.teams),
+    Route("GET", "/api-keys", 200, _K, projects.list_keys),
+    Route("POST", "/api-keys", 201, _K, projects.create_key),
+    Route("PATCH", "/api-keys/{key_id}", 204, _K, projects.rename_key),
+    Route("DELETE", "/api-keys/{key_id}", 204, _K, projects.revoke_key),
+    Route("POST", "/v2/sandboxes", 201, _K, sandboxes.create),
+    Route("POST", "/sandboxes", 201, _K, sandboxes.create_v1),
+    Route("GET", "/v2/sandboxes", 200, _K, sandboxes.list_running),
+    Route("GET", "/sandboxes", 200, _K, sandboxes.list_v1),
+    Route("GET", "/sandboxes/metrics", 200, _K, observation.metrics_of_many),
+    Route("GET", _SANDBOX, 200, _K, sandboxes.get),
+    Route("DELETE", _SANDBOX, 204, _K, sandboxes.kill),
+    Route("POST", "/v2" + _SANDBOX + "/connect", 200, _K, sandboxes.connect),
+    Route("POST", _SANDBOX + "/connect", 200, _K, sandboxes.connect_v1),
+    Route("POST", _SANDBOX + "/resume", 201, _K, sandboxes.resume_v1),
+    Route("POST", _SANDBOX + "/timeout", 204, _K, sandboxes.set_timeout),
+    Route("POST", _SANDBOX + "/refreshes", 204, _K, sandboxes.refresh),
+    Route("PUT", _SANDBOX + "/network", 204, _K, sandboxes.set_network),
+    Route("GET", _SANDBOX + "/metrics", 200, _K, observation.metrics),
+    Route("GET", _SANDBOX + "/logs", 200, _K, observation.logs_v1),
+    Route("GET", "/v2" + _SANDBOX + "/logs", 200, _K, observation.logs_v2),
+    Route("POST", _SANDBOX + "/pause", 204, _K, sandboxes.not_yet),
+    Route("POST", _SANDBOX + "/fork", 201, _K, sandboxes.not_yet),
+    Route("POST", _SANDBOX + "/snapshots", 201, _K, sandboxes.not_yet),
+    Route("GET", "/templates", 200, _K, projects.templates),
+    Route("GET", "/v2/templates", 200, _K, projects.templates),
+    Route("GET", "/templates/aliases/{alias:path}", 200, _K, projects.template_alias),
+    Route("POST", "/v3/templates", 202, _K, projects.not_yet),
+    Route("GET", "/snapshots", 200, _K, projects.not_yet),
+    Route("GET", "/volumes", 200, _K, projects.not_yet),
+    Route("POST", "/volumes", 201, _K, projects.not_yet),
+    Route("GET", "/secrets", 200, _K, projects.not_yet),
+    Route("POST", "/secrets", 201, _K, projects.not_yet),
+)

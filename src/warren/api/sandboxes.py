@@ -1,0 +1,203 @@
+"""Handlers of the sandbox routes (wire contract 2.2)."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import Depends, Header, Query, Request, Response
+from pydantic import StringConstraints
+
+from warren.api import encoding
+from warren.api.auth import Caller, caller
+from warren.api.context import context
+from warren.api.schemas import (
+    Connect,
+    ConnectV1,
+    ListedSandbox,
+    Network,
+    NetworkUpdate,
+    NewSandbox,
+    Refresh,
+    SandboxDetail,
+    SandboxOut,
+    Timeout,
+)
+from warren.contracts.store import SandboxQuery
+from warren.control.sandbox_start import StartRequest
+from warren.model import limits
+from warren.model.errors import BadRequest, Conflict, NotSupported, TemplateNotFound
+from warren.model.project import Project
+
+Who = Annotated[Caller, Depends(caller)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key"),
+    StringConstraints(min_length=1, max_length=limits.IDEMPOTENCY_KEY_MAX, pattern=r"^[a-z0-9-]+$"),
+]
+Limit = Annotated[int, Query(ge=1, le=limits.PAGE_MAX)]
+RuntimeHeader = Annotated[str | None, Header(alias="X-Warren-Runtime")]
+
+
+async def create(
+    request: Request, who: Who, body: NewSandbox, key: IdempotencyKey = None, runtime: RuntimeHeader = None
+) -> SandboxOut:
+    body = body.with_defaults(timeout=limits.DEFAULT_TIMEOUT_V2_S, runtime=runtime, secure=True)
+    return await _create(request, who.project, body, key)
+
+
+async def create_v1(
+    request: Request, who: Who, body: NewSandbox, key: IdempotencyKey = None, runtime: RuntimeHeader = None
+) -> SandboxOut:
+    """Older clients: a shorter default life, and the guest is open unless `secure` is asked for."""
+    secure = body.secure is True
+    body = body.with_defaults(timeout=limits.DEFAULT_TIMEOUT_V1_S, runtime=runtime, secure=secure)
+    return await _create(request, who.project, body, key)
+
+
+async def _create(request: Request, project: Project, body: NewSandbox, key: str | None) -> SandboxOut:
+    use = context(request)
+    wanted = await _start_request(request, project, body)
+    if key is None:
+        admission = await use.sandboxes.create(project, wanted)
+    else:
+        canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
+        admission = await use.sandboxes.create_once(project, wanted, key, canonical)
+    return encoding.sandbox_out(admission, use.domain)
+
+
+async def _start_request(request: Request, project: Project, body: NewSandbox) -> StartRequest:
+    _refuse_what_is_not_there(body)
+    secured, network = body.secure is True, body.network or Network()
+    public = network.allowPublicTraffic is not False
+    if not public and not secured:
+        raise BadRequest("cannot close public traffic of an open sandbox; set secure to true")
+    return StartRequest(
+        template=await context(request).templates.resolve(project, body.templateID),
+        timeout_s=body.timeout or 0,
+        runtime=body.runtime,
+        cpu_count=body.cpuCount,
+        memory_mb=body.memoryMB,
+        disk_mb=body.diskMB,
+        secured=secured,
+        network=network.policy(
+            allow_internet=body.allow_internet_access is not False,
+            public_traffic=public,
+            mask_host=network.maskRequestHost,
+        ),
+        metadata=body.metadata,
+        envs=body.envVars,
+    )
+
+
+def _refuse_what_is_not_there(body: NewSandbox) -> None:
+    """What this server cannot do is refused by name, never silently dropped."""
+    if body.autoPause or (body.autoResume is not None and body.autoResume.enabled):
+        raise NotSupported("cannot pause sandboxes yet: create it without autoPause and autoResume")
+    if body.iam and body.iam.get("tokens"):
+        raise NotSupported("cannot issue identity tokens yet: create the sandbox without iam")
+    if body.volumeMounts:
+        raise BadRequest(f"cannot mount volume {body.volumeMounts[0].name!r}: there is no such volume")
+
+
+async def list_running(
+    request: Request,
+    response: Response,
+    who: Who,
+    *,
+    metadata: str = "",
+    state: str = "running,paused",
+    order: Literal["asc", "desc"] = "desc",
+    startedAfter: datetime | None = None,
+    template: str | None = None,
+    nextToken: str | None = None,
+    limit: Limit = limits.PAGE_MAX,
+) -> list[ListedSandbox]:
+    use = context(request)
+    states = {part for part in state.split(",") if part}
+    if not states <= {"running", "paused"}:
+        raise BadRequest(f"cannot filter by state {state!r}; use running, paused or both with a comma")
+    response.headers["X-Total-Running"] = str(await use.sandboxes.count_running(who.project))
+    if "running" not in states:
+        return []
+    try:
+        wanted = None if template is None else frozenset({(await use.templates.resolve(who.project, template)).id})
+    except TemplateNotFound:
+        return []
+    rows = await use.sandboxes.list(
+        SandboxQuery(
+            project_id=who.project.id,
+            metadata=encoding.parse_metadata_filter(metadata),
+            template_ids=wanted,
+            started_after=_aware(startedAfter),
+            ascending=order == "asc",
+            limit=limit + 1,
+            after=encoding.parse_page_token(nextToken) if nextToken else None,
+        )
+    )
+    if len(rows) > limit:
+        response.headers["x-next-token"] = encoding.page_token(rows[limit - 1])
+    return [encoding.listed(row) for row in rows[:limit]]
+
+
+async def list_v1(request: Request, who: Who, metadata: str = "") -> list[ListedSandbox]:
+    """Running ones, newest first; the older route has no pages."""
+    query = SandboxQuery(
+        project_id=who.project.id,
+        metadata=encoding.parse_metadata_filter(metadata),
+        limit=who.project.limits.sandboxes,
+    )
+    return [encoding.listed(row) for row in await context(request).sandboxes.list(query)]
+
+
+async def get(request: Request, who: Who, sandbox_id: str) -> SandboxDetail:
+    use = context(request)
+    return encoding.detail(await use.sandboxes.get(who.project, sandbox_id), use.domain)
+
+
+async def kill(request: Request, who: Who, sandbox_id: str) -> Response:
+    await context(request).sandboxes.kill(who.project, sandbox_id)
+    return Response(status_code=204)
+
+
+async def connect(request: Request, who: Who, sandbox_id: str, body: Connect | None = None) -> SandboxOut:
+    use = context(request)
+    timeout_s = limits.DEFAULT_TIMEOUT_V2_S if body is None or body.timeout is None else body.timeout
+    return encoding.sandbox_out(await use.sandboxes.connect(who.project, sandbox_id, timeout_s), use.domain)
+
+
+async def connect_v1(request: Request, who: Who, sandbox_id: str, body: ConnectV1) -> SandboxOut:
+    return await connect(request, who, sandbox_id, body)
+
+
+async def resume_v1(request: Request, who: Who, sandbox_id: str) -> None:
+    """A running sandbox cannot be resumed: 409; an unknown one is 404. Nothing is paused on this server."""
+    await context(request).sandboxes.get(who.project, sandbox_id)
+    raise Conflict(f"cannot resume sandbox {sandbox_id}: it is running")
+
+
+async def set_timeout(request: Request, who: Who, sandbox_id: str, body: Timeout) -> Response:
+    await context(request).sandboxes.set_timeout(who.project, sandbox_id, body.timeout)
+    return Response(status_code=204)
+
+
+async def refresh(request: Request, who: Who, sandbox_id: str, body: Refresh | None = None) -> Response:
+    duration = limits.REFRESH_DEFAULT_S if body is None or body.duration is None else body.duration
+    await context(request).sandboxes.refresh(who.project, sandbox_id, max(duration, limits.REFRESH_DEFAULT_S))
+    return Response(status_code=204)
+
+
+async def set_network(request: Request, who: Who, sandbox_id: str, body: NetworkUpdate) -> Response:
+    await context(request).sandboxes.set_network(who.project, sandbox_id, body.as_policy())
+    return Response(status_code=204)
+
+
+async def not_yet(request: Request, who: Who, sandbox_id: str) -> None:
+    """Routes of the contract that this server has no implementation of: 404 for what is not there, else 501."""
+    await context(request).sandboxes.get(who.project, sandbox_id)
+    raise NotSupported("cannot pause, fork or snapshot a sandbox yet: this server does not support it")
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

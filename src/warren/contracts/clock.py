@@ -1,0 +1,28 @@
+"""Time and identifiers come from outside, so that tests decide both."""
+
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The present, aware, in UTC, with microseconds."""
+        ...
+
+    async def sleep_until(self, when: datetime) -> None:
+        """Return when `now() >= when`; also soon after the wall clock jumped past it."""
+        ...
+
+
+class Ids(Protocol):
+    def sandbox_id(self) -> str:
+        """A new id that matches `model.sandbox.SANDBOX_ID`, not guessable."""
+        ...
+
+    def uuid(self) -> str:
+        """A new random UUID in text form."""
+        ...
+
+    def secret(self) -> str:
+        """40 hex digits from the system's entropy, for a key or token."""
+        ...

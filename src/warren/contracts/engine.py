@@ -1,0 +1,102 @@
+"""Engine: what turns a specification into a running micro-container.
+
+Life cycle of one sandbox, as every engine keeps it:
+
+    create ──► running ──► (destroy | death) ──► gone
+
+* `create` returns once the runtime has started PID 1 and the network rules are in force. Whether the guest
+  answers is the caller's question (`contracts.guest`).
+* An engine keeps what it needs to find its sandboxes again on its own disk: after a restart of the server,
+  `list` on a fresh engine reports every sandbox that still runs, and all other methods work on them.
+* Nothing of a sandbox outlives `destroy`: processes, mounts, loop devices, interfaces, cgroups, files.
+* Cancelling `create` cleans up before the cancellation goes on.
+
+`tests/contract/engine_suite.py` holds the checks that every implementation passes.
+"""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from warren.model.observation import Usage
+from warren.model.policy import EgressPolicy
+from warren.model.sandbox import Resources
+from warren.model.template import TemplateImage
+
+GUEST_PORT = 49983
+"""The guest listens here in every sandbox (wire contract 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What to start. `hostname` is a DNS label; `dns_servers` are IPv4 addresses."""
+
+    id: str
+    runtime: str
+    image: TemplateImage
+    hostname: str
+    resources: Resources
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a sandbox runs. `address` is what the host dials to reach its ports, guest and user ports alike."""
+
+    id: str
+    runtime: str
+    address: str
+    dns_servers: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """All methods may raise EngineFailed with the runtime's words; errors listed below come on top."""
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Names that `SandboxSpec.runtime` may have, the default first."""
+        ...
+
+    async def open(self) -> None:
+        """Prepare the machine (bridge, rules, cgroup parent, pools); clear what a crash left half-made.
+
+        Idempotent. Raises Unavailable if another server holds this state folder.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what `open` prepared, except what running sandboxes need: those go on."""
+        ...
+
+    async def create(self, spec: SandboxSpec) -> Placement:
+        """Start a sandbox. Not idempotent: an id is used once.
+
+        Raises NoCapacity when no slot is free, BadRequest for an unknown runtime. After any error nothing is left.
+        """
+        ...
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Kill every process and remove every trace. Idempotent: an unknown id is success. Safe to retry."""
+        ...
+
+    async def list(self) -> list[Placement]:
+        """The sandboxes whose PID 1 is alive now."""
+        ...
+
+    def death(self, sandbox_id: str) -> Awaitable[None]:
+        """Wait until PID 1 (or the runtime's kernel) of this sandbox is gone; at once if it is not there.
+
+        No deadline of its own: the caller cancels it. Does not clean up: call `destroy`.
+        """
+        ...
+
+    async def usage(self, sandbox_id: str) -> Usage:
+        """What the sandbox uses now, measured from outside. Raises SandboxNotFound."""
+        ...
+
+    async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
+        """Replace the egress rules at once and in one step; new connections are judged by the new rules.
+
+        Raises SandboxNotFound. Safe to retry.
+        """
+        ...

@@ -1,0 +1,36 @@
+"""Routing: what the gateway asks to find the sandbox behind a request."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A sandbox that takes traffic now.
+
+    address: what to dial. access_token: the guest's, None when it is open; only for signed URLs.
+    control_token: for the guest's tunnel. traffic_token: None when every port is public.
+    mask_host: replaces Host towards user ports, `${PORT}` stands for the port.
+    """
+
+    sandbox_id: str
+    address: str
+    access_token: str | None
+    control_token: str
+    traffic_token: str | None = None
+    mask_host: str | None = None
+
+
+class Routes(Protocol):
+    def find(self, sandbox_id: str) -> Route | None:
+        """The route of a live sandbox; None when there is none. Never blocks: it is on the path of every request."""
+        ...
+
+    def all(self) -> Iterable[Route]:
+        """Every live sandbox; for signed URLs, which do not name theirs (wire contract 1.6)."""
+        ...
+
+    def on_gone(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the id as soon as a sandbox is killed or dies, before its address is reused."""
+        ...

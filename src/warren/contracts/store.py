@@ -1,0 +1,183 @@
+"""Store: what must survive a restart of the server.
+
+Each method is one short transaction; none calls anything outside the database. All are safe to retry unless
+they say otherwise. Raises Busy when the database stays locked past its own deadline.
+`tests/contract/store_suite.py` holds the checks that every implementation passes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from warren.model.observation import Level, LogEntry, Metric
+from warren.model.project import ApiKey, Project
+from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxQuery:
+    """Filters of a list of running sandboxes. `after` is the (started_at, id) of the last row seen."""
+
+    project_id: str
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    template_ids: frozenset[str] | None = None
+    started_after: datetime | None = None
+    ascending: bool = False
+    limit: int = 100
+    after: tuple[datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """`start` inclusive; `cursor` likewise but in the direction of reading; `search` is a plain substring."""
+
+    start: datetime | None = None
+    limit: int = 1000
+    ascending: bool = True
+    level: Level | None = None
+    search: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyRecord:
+    """`sandbox_id` is None while the first request is still being worked on."""
+
+    body_digest: str
+    sandbox_id: str | None
+
+
+class Projects(Protocol):
+    async def add_project(self, project: Project) -> None:
+        """Raises AlreadyExists for a name in use."""
+        ...
+
+    async def projects(self) -> Sequence[Project]:
+        """All, oldest first."""
+        ...
+
+    async def project(self, project_id: str) -> Project | None: ...
+
+    async def add_key(self, key: ApiKey) -> None: ...
+
+    async def keys(self, project_id: str) -> Sequence[ApiKey]:
+        """Keys in force, oldest first."""
+        ...
+
+    async def key_owner(self, digest: str) -> tuple[ApiKey, Project] | None:
+        """Who holds the key with this digest; None for an unknown or revoked one."""
+        ...
+
+    async def rename_key(self, project_id: str, key_id: str, name: str) -> bool: ...
+
+    async def revoke_key(self, project_id: str, key_id: str) -> bool:
+        """False when the project has no such key."""
+        ...
+
+    async def touch_key(self, key_id: str, at: datetime) -> None:
+        """Remember when the key was last used."""
+        ...
+
+
+class Sandboxes(Protocol):
+    async def add_sandbox(self, sandbox: Sandbox, quota: int) -> bool:
+        """Insert, unless the project has `quota` live sandboxes already (then False): one transaction, no race."""
+        ...
+
+    async def sandbox(self, project_id: str, sandbox_id: str) -> Sandbox | None:
+        """Whatever its state, but only the project's own."""
+        ...
+
+    async def sandboxes(self, query: SandboxQuery) -> Sequence[Sandbox]:
+        """Running ones of the project, by (started_at, id); up to `limit`."""
+        ...
+
+    async def count_running(self, project_id: str) -> int: ...
+
+    async def live_sandboxes(self) -> Sequence[Sandbox]:
+        """Of all projects, every one that is not gone."""
+        ...
+
+    async def overdue(self, now: datetime) -> Sequence[str]:
+        """Of all projects, the ids of running sandboxes whose deadline has come."""
+        ...
+
+    async def move(self, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
+        """Compare-and-set of the observed state along `model.sandbox.TRANSITIONS`.
+
+        Returns the new row, or None when the state was not one of `expected`. Killing also sets desired to gone.
+        """
+        ...
+
+    async def mark_running(self, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
+        """creating -> running, with the times that count from now on; None when it is not creating any more."""
+        ...
+
+    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> None:
+        """Any live state -> gone. Idempotent: the first reason stays."""
+        ...
+
+    async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
+        """Move the deadline of a running sandbox; with `only_extend` never nearer. None when it is not running."""
+        ...
+
+    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> bool:
+        """Store the network policy of `sandbox` for a running one."""
+        ...
+
+    async def prune_gone(self, before: datetime) -> int:
+        """Forget sandboxes that ended before, with their logs and metrics; returns how many."""
+        ...
+
+
+class Templates(Protocol):
+    async def put_template(self, template: Template) -> None:
+        """Insert or replace by id."""
+        ...
+
+    async def find_template(self, project_id: str, name_or_id: str) -> Template | None:
+        """By id or name, among the project's own and the built-in ones; the project's own wins."""
+        ...
+
+    async def templates(self, project_id: str) -> Sequence[Template]:
+        """The project's own and the built-in ones, oldest first."""
+        ...
+
+
+class Observations(Protocol):
+    async def add_metrics(self, metrics: Sequence[Metric]) -> None: ...
+
+    async def metrics(
+        self, sandbox_id: str, start: datetime | None, end: datetime | None, limit: int
+    ) -> Sequence[Metric]:
+        """Ascending by time, both ends inclusive; with more than `limit` rows the latest ones."""
+        ...
+
+    async def latest_metrics(self, project_id: str, sandbox_ids: Sequence[str]) -> Mapping[str, Metric]:
+        """The last sample of each running sandbox of the project among `sandbox_ids`."""
+        ...
+
+    async def add_logs(self, sandbox_id: str, entries: Sequence[LogEntry]) -> None:
+        """Append, and drop the oldest rows above `limits.LOGS_KEPT_PER_SANDBOX`."""
+        ...
+
+    async def logs(self, sandbox_id: str, query: LogQuery) -> Sequence[LogEntry]: ...
+
+
+class Idempotency(Protocol):
+    async def claim(self, project_id: str, key: str, body_digest: str, at: datetime) -> IdempotencyRecord | None:
+        """None: the key is now ours. Otherwise what the first request left. Forgets records older than the TTL."""
+        ...
+
+    async def settle(self, project_id: str, key: str, sandbox_id: str | None) -> None:
+        """Remember the result, or with None release the key so that a retry may try again."""
+        ...
+
+
+class Store(Projects, Sandboxes, Templates, Observations, Idempotency, Protocol):
+    async def open(self) -> None:
+        """Connect and bring the schema up to date. Idempotent."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,30 @@
+"""The real clock and the real entropy."""
+
+import asyncio
+import secrets
+import uuid
+from datetime import UTC, datetime
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_LONGEST_NAP_S = 1.0
+"""A wait is cut into naps, so that a jump of the wall clock is noticed within this many seconds."""
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep_until(self, when: datetime) -> None:
+        while (left := (when - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 - time is no event
+            await asyncio.sleep(min(left, _LONGEST_NAP_S))
+
+
+class SystemIds:
+    def sandbox_id(self) -> str:
+        return "i" + "".join(secrets.choice(_ALPHABET) for _ in range(20))
+
+    def uuid(self) -> str:
+        return str(uuid.uuid4())
+
+    def secret(self) -> str:
+        return secrets.token_hex(20)

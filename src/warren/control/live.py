@@ -1,0 +1,48 @@
+"""The sandboxes that take traffic now: what the gateway routes by, and what the deadlines run on."""
+
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from warren.contracts.routing import Route
+from warren.control.tokens import Tokens
+from warren.model.sandbox import Sandbox
+
+log = structlog.get_logger(__name__)
+
+
+class LiveSandboxes:
+    """Implements `contracts.routing.Routes`."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._routes: dict[str, Route] = {}
+        self._callbacks: list[Callable[[str], None]] = []
+
+    def find(self, sandbox_id: str) -> Route | None:
+        return self._routes.get(sandbox_id)
+
+    def all(self) -> Iterable[Route]:
+        return tuple(self._routes.values())
+
+    def on_gone(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    def add(self, sandbox: Sandbox, address: str) -> Route:
+        route = Route(
+            sandbox_id=sandbox.id,
+            address=address,
+            access_token=self._tokens.access(sandbox.id) if sandbox.secured else None,
+            control_token=self._tokens.control(sandbox.id),
+            traffic_token=None if sandbox.network.public_traffic else self._tokens.traffic(sandbox.id),
+            mask_host=sandbox.network.mask_host,
+        )
+        self._routes[sandbox.id] = route
+        return route
+
+    def remove(self, sandbox_id: str) -> None:
+        """Stop routing and cut what is open, before anything else happens to the sandbox."""
+        if self._routes.pop(sandbox_id, None) is None:
+            return
+        for callback in self._callbacks:
+            callback(sandbox_id)

@@ -1,0 +1,188 @@
+"""Starting a sandbox: from a request to one that answers."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from warren.contracts.clock import Clock, Ids
+from warren.contracts.engine import Engine, Placement, SandboxSpec
+from warren.contracts.guest import Guest, GuestIdentity
+from warren.contracts.store import Store
+from warren.control.sandbox_end import Ending
+from warren.control.supervision import Supervision
+from warren.control.templates import TemplateFiles
+from warren.control.tokens import Tokens
+from warren.control.work import Work
+from warren.model import limits
+from warren.model.errors import (
+    BadRequest,
+    Busy,
+    EngineFailed,
+    LimitReached,
+    PlacementTimeout,
+    ResourceTooLarge,
+    Timeout,
+)
+from warren.model.policy import NetworkPolicy
+from warren.model.project import Project
+from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
+from warren.model.template import Template
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What a caller asked for; None means "as the template says"."""
+
+    template: Template
+    timeout_s: int
+    runtime: str | None = None
+    cpu_count: int | None = None
+    memory_mb: int | None = None
+    disk_mb: int | None = None
+    secured: bool = True
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    envs: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Starting:
+    """Brings sandboxes up, a bounded number at a time."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        guest: Guest,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        tokens: Tokens,
+        images: TemplateFiles,
+        supervision: Supervision,
+        ending: Ending,
+        work: Work,
+    ) -> None:
+        self._engine, self._guest, self._store = engine, guest, store
+        self._clock, self._ids, self._tokens = clock, ids, tokens
+        self._images, self._supervision, self._ending, self._work = images, supervision, ending, work
+        self._places = asyncio.Semaphore(limits.CREATES_IN_FLIGHT)
+        self._waiting = 0
+
+    async def start(self, project: Project, request: StartRequest) -> Sandbox:
+        """Create a sandbox and return it running.
+
+        Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, EngineFailed. Goes on
+        to its end when the caller goes away: a retry with the same Idempotency-Key then finds the sandbox.
+        """
+        sandbox = self._planned(project, request)
+        if self._waiting >= limits.CREATES_WAITING:
+            raise Busy("cannot queue another create: too many are waiting; try again in a moment")
+        if not await self._store.add_sandbox(sandbox, project.limits.sandboxes):
+            raise LimitReached(
+                f"cannot start another sandbox: the project's limit of {project.limits.sandboxes} sandboxes at once "
+                "(sandboxes) is reached; kill one or raise the limit"
+            )
+        return await self._work.finish(self._bring_up(sandbox, request), f"start {sandbox.id}")
+
+    def _planned(self, project: Project, request: StartRequest) -> Sandbox:
+        template, now = request.template, self._clock.now()
+        runtime = request.runtime or template.runtime or self._engine.runtimes[0]
+        if runtime not in self._engine.runtimes:
+            known = ", ".join(self._engine.runtimes)
+            raise BadRequest(f"cannot use runtime {runtime!r}; this server has: {known}")
+        return Sandbox(
+            id=self._ids.sandbox_id(),
+            project_id=project.id,
+            template_id=template.id,
+            alias=template.names[0] if template.names else None,
+            runtime=runtime,
+            resources=sized(request, project),
+            state=State.CREATING,
+            desired=Desired.RUNNING,
+            created_at=now,
+            started_at=now,
+            expires_at=now + timedelta(seconds=request.timeout_s),
+            timeout_s=request.timeout_s,
+            secured=request.secured,
+            network=request.network,
+            metadata=request.metadata,
+        )
+
+    async def _bring_up(self, sandbox: Sandbox, request: StartRequest) -> Sandbox:
+        try:
+            async with asyncio.timeout(limits.CREATE_DEADLINE_S):
+                placement = await self._place(sandbox, request)
+                await self._guest.init(
+                    placement.address, self._identity(sandbox, request, placement), limits.GUEST_BOOT_DEADLINE_S
+                )
+                now = self._clock.now()
+                running = await self._store.mark_running(sandbox.id, now, now + timedelta(seconds=request.timeout_s))
+        except (TimeoutError, Timeout) as error:
+            await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
+            raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {error}") from error
+        except BaseException:
+            await asyncio.shield(self._ending.discard(sandbox.id, EndReason.FAILED_TO_START))
+            raise
+        if running is None:
+            await self._ending.discard(sandbox.id, EndReason.KILLED)
+            raise EngineFailed(f"cannot hand out sandbox {sandbox.id}: it was killed while it started")
+        self._supervision.watch(running, placement.address)
+        return running
+
+    async def _place(self, sandbox: Sandbox, request: StartRequest) -> Placement:
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._engine.create(
+                SandboxSpec(
+                    id=sandbox.id,
+                    runtime=sandbox.runtime,
+                    image=self._images.image(request.template),
+                    hostname=sandbox.id,
+                    resources=sandbox.resources,
+                    egress=sandbox.network.egress(),
+                )
+            )
+        finally:
+            self._places.release()
+
+    def _identity(self, sandbox: Sandbox, request: StartRequest, placement: Placement) -> GuestIdentity:
+        return GuestIdentity(
+            sandbox_id=sandbox.id,
+            template_id=sandbox.template_id,
+            control_token=self._tokens.control(sandbox.id),
+            access_token=self._tokens.access(sandbox.id) if sandbox.secured else None,
+            hostname=sandbox.id,
+            machine_id=self._tokens.machine_id(sandbox.id),
+            default_user=request.template.default_user,
+            default_workdir=request.template.default_workdir,
+            envs=request.envs,
+            dns_servers=placement.dns_servers,
+        )
+
+
+def sized(request: StartRequest, project: Project) -> Resources:
+    """The sizes of a new sandbox. Raises BadRequest below the minima, ResourceTooLarge above the project's limits."""
+    template = request.template.resources
+    cpu = template.cpu_count if request.cpu_count is None else request.cpu_count
+    memory = template.memory_mb if request.memory_mb is None else request.memory_mb
+    disk = template.disk_mb if request.disk_mb is None else request.disk_mb
+    quota = project.limits
+    for name, value, low, high in (
+        ("cpuCount", cpu, limits.MIN_CPU_COUNT, quota.cpu_count),
+        ("memoryMB", memory, limits.MIN_MEMORY_MB, quota.memory_mb),
+        ("diskMB", disk, limits.MIN_DISK_MB, quota.disk_mb),
+    ):
+        if value < low:
+            raise BadRequest(f"cannot use {name} {value}: the least is {low}")
+        if value > high:
+            raise ResourceTooLarge(f"cannot use {name} {value}: the project's limit is {high}")
+    return Resources(cpu_count=cpu, memory_mb=memory, disk_mb=disk, pids=template.pids)

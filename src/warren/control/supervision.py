@@ -1,0 +1,114 @@
+"""Watching what runs: deaths, deadlines, and after a restart everything that was running before."""
+
+import asyncio
+import contextlib
+from datetime import datetime, timedelta
+
+import structlog
+
+from warren.contracts.clock import Clock
+from warren.contracts.engine import Engine
+from warren.contracts.store import Store
+from warren.control.live import LiveSandboxes
+from warren.control.sandbox_end import Ending
+from warren.control.work import Work
+from warren.model import limits
+from warren.model.sandbox import EndReason, Sandbox, State
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_NAP_S = limits.DEADLINE_SLACK_S / 2
+
+_SWEEP_PERIOD_S = 10.0
+"""Seconds between two looks for sandboxes that should be gone and are not, and for rows old enough to forget."""
+
+
+class Supervision:
+    """Keeps the observed state true."""
+
+    def __init__(
+        self, *, engine: Engine, store: Store, clock: Clock, live: LiveSandboxes, ending: Ending, work: Work
+    ) -> None:
+        self._engine, self._store, self._clock = engine, store, clock
+        self._live, self._ending, self._work = live, ending, work
+        self._deadlines: dict[str, datetime] = {}
+        self._changed = asyncio.Event()
+
+    def watch(self, sandbox: Sandbox, address: str) -> None:
+        """From now on the sandbox takes traffic, dies visibly and ends at its deadline."""
+        self._live.add(sandbox, address)
+        self.set_deadline(sandbox.id, sandbox.expires_at)
+        self._work.spawn(self._await_death(sandbox.id), f"watch {sandbox.id}")
+
+    def set_deadline(self, sandbox_id: str, when: datetime) -> None:
+        self._deadlines[sandbox_id] = when
+        self._changed.set()
+
+    async def adopt(self) -> None:
+        """After a start: take over what runs, finish what was half done, destroy what nobody knows."""
+        running = {placement.id: placement for placement in await self._engine.list()}
+        for sandbox in await self._store.live_sandboxes():
+            placement = running.pop(sandbox.id, None)
+            if sandbox.state is State.RUNNING and placement is not None:
+                self.watch(sandbox, placement.address)
+                log.info("sandbox adopted", sandbox=sandbox.id)
+            elif sandbox.state is State.KILLING:
+                await self._ending.resume(sandbox.id, EndReason.KILLED)
+            else:
+                failed = sandbox.state is State.CREATING
+                await self._ending.end(sandbox.id, EndReason.FAILED_TO_START if failed else EndReason.DIED)
+        for sandbox_id in running:
+            log.warning("destroying a sandbox that no record names", sandbox=sandbox_id)
+            await self._engine.destroy(sandbox_id)
+
+    async def run(self) -> None:
+        """Enforce deadlines and sweep, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._enforce_deadlines())
+            group.create_task(self._sweep())
+
+    async def _await_death(self, sandbox_id: str) -> None:
+        await self._engine.death(sandbox_id)
+        self._live.remove(sandbox_id)
+        self._deadlines.pop(sandbox_id, None)
+        await self._ending.end(sandbox_id, EndReason.DIED)
+
+    async def _enforce_deadlines(self) -> None:
+        while True:
+            self._changed.clear()
+            now = self._clock.now()
+            if min(self._deadlines.values(), default=now + timedelta(days=1)) <= now:
+                await self._end_overdue(now)
+            await self._until_next_deadline(self._clock.now())
+
+    async def _end_overdue(self, now: datetime) -> None:
+        """The store decides who is overdue: a deadline may have been moved by another server."""
+        for sandbox_id in await self._store.overdue(now):
+            self._work.spawn(self._ending.end(sandbox_id, EndReason.EXPIRED), f"expire {sandbox_id}")
+        for sandbox_id in [key for key, when in self._deadlines.items() if when <= now]:
+            del self._deadlines[sandbox_id]
+
+    async def _until_next_deadline(self, now: datetime) -> None:
+        """Naps are short, so that a jump of the wall clock is noticed in time."""
+        soonest = min(self._deadlines.values(), default=now + timedelta(seconds=_LONGEST_NAP_S))
+        nap = min(max((soonest - now).total_seconds(), 0.0), _LONGEST_NAP_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(nap):
+                await self._changed.wait()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._clock.sleep_until(self._clock.now() + timedelta(seconds=_SWEEP_PERIOD_S))
+            try:
+                await self._sweep_once()
+            except Exception:
+                log.exception("sweep failed; it runs again")
+
+    async def _sweep_once(self) -> None:
+        """What a failure or a jump of the clock left behind."""
+        now = self._clock.now()
+        await self._end_overdue(now)
+        for sandbox in await self._store.live_sandboxes():
+            if sandbox.state is State.KILLING:
+                self._work.spawn(self._ending.resume(sandbox.id, EndReason.KILLED), f"sweep {sandbox.id}")
+        await self._store.prune_gone(now - timedelta(seconds=limits.GONE_KEPT_S))

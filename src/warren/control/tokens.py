@@ -1,0 +1,52 @@
+"""Tokens of a sandbox: derived from one seed, so that they survive a restart without being stored.
+
+HMAC-SHA256 (RFC 2104) over a purpose and the sandbox id; the wire contract (6.1.5) does the same. The seed is a
+file of the state folder, mode 0600. Losing it invalidates every token; guests keep theirs until they end.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+_SEED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    seed: bytes
+
+    def access(self, sandbox_id: str) -> str:
+        """For the guest's own port."""
+        return self._derive("access", sandbox_id)
+
+    def traffic(self, sandbox_id: str) -> str:
+        """For user ports when public traffic is off."""
+        return self._derive("traffic", sandbox_id)
+
+    def control(self, sandbox_id: str) -> str:
+        """For the guest's control routes; never leaves the server and the guest."""
+        return self._derive("control", sandbox_id)
+
+    def machine_id(self, sandbox_id: str) -> str:
+        """32 hex digits for /etc/machine-id."""
+        return self._derive("machine", sandbox_id)[:32]
+
+    def _derive(self, purpose: str, sandbox_id: str) -> str:
+        return hmac.new(self.seed, f"{purpose}:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def load_seed(path: Path) -> bytes:
+    """Read the seed, or make it on first use. Two servers starting at once agree on the same one."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(fd, "wb") as file:
+        seed = secrets.token_bytes(_SEED_BYTES)
+        file.write(seed)
+        file.flush()
+        os.fsync(file.fileno())
+    return seed

@@ -1,0 +1,73 @@
+"""Background work of the server, all of it children of one task group.
+
+Whatever outlives a request (a start whose client went away, a watch for a death) is spawned here; closing waits
+for none of it and leaves none behind.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Work:
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T | None]:
+        """Run in the background. A failure is logged and does not take the server down."""
+        task = self._group.create_task(_logged(coroutine, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def begin(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Future[T]:
+        """Run in the background and hand out the outcome, which any number of callers may await, shielded."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.spawn(_deliver(coroutine, outcome), name)
+        return outcome
+
+    async def finish(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
+        """Await work that goes on to its end also when the caller is cancelled."""
+        return await asyncio.shield(self.begin(coroutine, name))
+
+
+async def _logged(coroutine: Coroutine[Any, Any, T], name: str) -> T | None:
+    try:
+        return await coroutine
+    except Exception:
+        log.exception("background work failed", work=name)
+        return None
+
+
+async def _deliver(coroutine: Coroutine[Any, Any, T], outcome: asyncio.Future[T]) -> None:
+    try:
+        result = await coroutine
+    except asyncio.CancelledError:
+        outcome.cancel()
+        raise
+    except Exception as error:  # handed to whoever waits
+        if not outcome.done():
+            outcome.set_exception(error)
+            outcome.exception()  # nobody may be waiting any more: that is no news
+        return
+    if not outcome.done():
+        outcome.set_result(result)

@@ -1,0 +1,14 @@
+"""Is this machine fit for Warren? `warren doctor` and set-up ask here."""
+
+from warren.doctor.checks import examine
+from warren.doctor.finding import Finding, Weight
+from warren.doctor.machine import ThisMachine
+from warren.doctor.table import as_json, render
+from warren.settings import Settings
+
+__all__ = ["Finding", "Weight", "as_json", "examine", "render", "run"]
+
+
+def run(settings: Settings | None = None) -> list[Finding]:
+    """Each requirement with what this machine has of it. Blocks for about 100 ms; needs no root to answer."""
+    return examine(ThisMachine(), settings or Settings())

@@ -1,0 +1,120 @@
+"""Sandboxes that exist only as rows of a table (`warren.contracts.engine.Engine`)."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from warren.contracts.engine import Placement, SandboxSpec
+from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoCapacity, SandboxNotFound, Unavailable
+from warren.model.observation import Usage
+from warren.model.policy import EgressPolicy
+
+MIB = 1024 * 1024
+DEFAULT_SLOTS = 1000
+
+
+@dataclass
+class FakeSandbox:
+    """`gone` is set when its PID 1 has ended."""
+
+    spec: SandboxSpec
+    placement: Placement
+    egress: EgressPolicy
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class FakeMachine:
+    """What outlives a server: hand the same one to a second engine to test adoption."""
+
+    slots: int = DEFAULT_SLOTS
+    sandboxes: dict[str, FakeSandbox] = field(default_factory=dict[str, FakeSandbox])
+    owner: "FakeEngine | None" = None
+
+
+class FakeEngine:
+    """`address` is where every sandbox claims to be; `kill_guest` makes one die; `fail_next` makes a create fail."""
+
+    def __init__(
+        self,
+        runtimes: tuple[str, ...] = ("runsc", "crun"),
+        *,
+        address: str = "127.0.0.1",
+        machine: FakeMachine | None = None,
+    ) -> None:
+        self._runtimes = runtimes
+        self._address = address
+        self.machine = machine or FakeMachine()
+        self.fail_next: str | None = None
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        return self._runtimes
+
+    async def open(self) -> None:
+        if self.machine.owner not in (None, self):
+            raise Unavailable("cannot open the engine: another server holds this state folder")
+        self.machine.owner = self
+        for sandbox_id in [key for key, sandbox in self.machine.sandboxes.items() if sandbox.gone.is_set()]:
+            del self.machine.sandboxes[sandbox_id]
+
+    async def close(self) -> None:
+        if self.machine.owner is self:
+            self.machine.owner = None
+
+    async def create(self, spec: SandboxSpec) -> Placement:
+        if spec.runtime not in self._runtimes:
+            raise BadRequest(f"cannot use runtime {spec.runtime!r}: choose one of {', '.join(self._runtimes)}")
+        if spec.id in self.machine.sandboxes:
+            raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
+        if len(self.machine.sandboxes) >= self.machine.slots:
+            raise NoCapacity
+        await asyncio.sleep(0)
+        if self.fail_next is not None:
+            message, self.fail_next = self.fail_next, None
+            raise EngineFailed(f"cannot run sandbox {spec.id}: {message}")
+        placement = Placement(spec.id, spec.runtime, self._address)
+        self.machine.sandboxes[spec.id] = FakeSandbox(spec, placement, spec.egress)
+        return placement
+
+    async def destroy(self, sandbox_id: str) -> None:
+        await asyncio.sleep(0)
+        sandbox = self.machine.sandboxes.pop(sandbox_id, None)
+        if sandbox is not None:
+            sandbox.gone.set()
+
+    async def list(self) -> list[Placement]:
+        return [sandbox.placement for sandbox in self.machine.sandboxes.values() if not sandbox.gone.is_set()]
+
+    async def death(self, sandbox_id: str) -> None:
+        sandbox = self.machine.sandboxes.get(sandbox_id)
+        if sandbox is not None:
+            await sandbox.gone.wait()
+
+    async def usage(self, sandbox_id: str) -> Usage:
+        resources = self._live(sandbox_id).spec.resources
+        return Usage(
+            cpu_seconds=0.0,
+            cpu_count=resources.cpu_count,
+            memory_used=MIB,
+            memory_cache=0,
+            memory_total=resources.memory_mb * MIB,
+            disk_used=0,
+            disk_total=resources.disk_mb * MIB,
+        )
+
+    async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
+        self._live(sandbox_id).egress = egress
+
+    def egress(self, sandbox_id: str) -> EgressPolicy:
+        """What a test compares after `set_egress`."""
+        return self._live(sandbox_id).egress
+
+    def kill_guest(self, sandbox_id: str) -> None:
+        """Let a sandbox die as if its PID 1 had ended."""
+        self._live(sandbox_id).gone.set()
+
+    def _live(self, sandbox_id: str) -> FakeSandbox:
+        sandbox = self.machine.sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.gone.is_set():
+            raise SandboxNotFound.of(sandbox_id)
+        return sandbox

@@ -1,0 +1,79 @@
+"""One sandbox as this engine holds it: what is recorded of it, and the process whose end is its end."""
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from warren.contracts.engine import Placement, SandboxSpec
+from warren.engine.oci.process import ProcessId, is_over
+from warren.engine.oci.record import Record
+from warren.engine.oci.slot import Slot
+from warren.model.policy import EgressPolicy
+
+
+@dataclass
+class Box:
+    """`gone` is set once the process has ended, or was never there. `lock` is held while it is changed or removed."""
+
+    record: Record
+    slot: Slot
+    folder: Path
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    pidfd: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def is_alive(self) -> bool:
+        return self.pidfd is not None and not is_over(self.pidfd)
+
+    @property
+    def placement(self) -> Placement:
+        record = self.record
+        return Placement(record.id, record.runtime, str(self.slot.address), record.dns_servers)
+
+    @property
+    def egress(self) -> EgressPolicy:
+        return EgressPolicy(
+            allow=tuple(map(IPv4Network, self.record.allow)), deny=tuple(map(IPv4Network, self.record.deny))
+        )
+
+    def watch(self, process: ProcessId) -> bool:
+        """Begin to wait for the end of its process; False when that is over already."""
+        self.pidfd = process.open()
+        if self.pidfd is None:
+            self.gone.set()
+            return False
+        asyncio.get_running_loop().add_reader(self.pidfd, self._ended)
+        return True
+
+    def unwatch(self) -> None:
+        if self.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def _ended(self) -> None:
+        if self.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self.pidfd)
+        self.gone.set()
+
+
+def new_record(spec: SandboxSpec, slot: Slot, dns_servers: tuple[str, ...]) -> Record:
+    return Record(
+        id=spec.id,
+        runtime=spec.runtime,
+        slot=slot.index,
+        address=str(slot.address),
+        cpu_count=spec.resources.cpu_count,
+        memory_mb=spec.resources.memory_mb,
+        disk_mb=spec.resources.disk_mb,
+        dns_servers=dns_servers,
+        allow=tuple(map(str, spec.egress.allow)),
+        deny=tuple(map(str, spec.egress.deny)),
+    )

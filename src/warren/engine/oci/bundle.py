@@ -1,0 +1,216 @@
+"""The OCI specification of a sandbox: what it may see and do, as a value. Pure; nothing is started here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from warren.contracts.engine import SandboxSpec
+from warren.engine.oci.seccomp import profile
+from warren.engine.oci.slot import UIDS_PER_SLOT, Slot
+from warren.model import limits
+
+OCI_VERSION = "1.0.2"
+GUEST_DIR = "/.warren"
+GUEST_COMMAND = f"{GUEST_DIR}/guestd"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MIB = 1024 * 1024
+
+CAPABILITIES = (
+    "CAP_AUDIT_WRITE",  # sudo and login write to the audit log and fail without
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",  # dpkg unpacks packages whose files carry capabilities
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+"""All that root inside ever has: what package managers, sudo and servers on low ports need."""
+
+CPU_PERIOD_US = 100_000
+"""Microseconds of one scheduling period: the kernel's default."""
+SENTRY_PIDS = 8192
+"""Threads of gVisor's kernel itself, which reaching the limit would kill; processes inside are bounded by NPROC."""
+DEV_BYTES = 64 * 1024
+"""Bytes of the tmpfs that holds the device nodes: they need none, so nothing else fits."""
+SHM_SHARE = 4
+"""/dev/shm may fill one quarter of the memory, and not more than SHM_MAX_BYTES."""
+SHM_MAX_BYTES = 512 * MIB
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Places on the host that a bundle names; all made by the engine, none chosen by a sandbox."""
+
+    root: Path
+    guest_dir: Path
+    layers: Path
+    cgroup: str
+    boot_id: Path | None = None
+    meminfo: Path | None = None
+    sys: Path | None = None
+
+
+def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
+    """gVisor: no user namespace and no seccomp profile, both are the sentry's own work."""
+    resources = _resources(spec, pids=spec.resources.pids + SENTRY_PIDS)
+    return _bundle(
+        spec,
+        paths,
+        mounts=_mounts(spec, paths),
+        linux={
+            "namespaces": _namespaces(slot),
+            "cgroupsPath": paths.cgroup,
+            "resources": resources,
+            "maskedPaths": list(MASKED_PATHS),
+            "readonlyPaths": list(READONLY_PATHS),
+        },
+        open_files=limits.MAX_OPEN_FILES,
+        annotations={
+            "dev.gvisor.spec.rootfs.type": "erofs",
+            "dev.gvisor.spec.rootfs.source": spec.image.path,
+            "dev.gvisor.spec.rootfs.overlay": f"dir={paths.layers}",
+            "dev.gvisor.spec.rootfs.options": f"size={spec.resources.disk_mb}m",
+        },
+    )
+
+
+def crun_bundle(spec: SandboxSpec, slot: Slot, paths: Paths, open_files: int) -> Json:
+    """The host's kernel, so the profile is ours: a user namespace, seccomp, a device list."""
+    mapping = [{"containerID": 0, "hostID": slot.uid_base, "size": UIDS_PER_SLOT}]
+    return _bundle(
+        spec,
+        paths,
+        mounts=[*_mounts(spec, paths), *_truthful_mounts(paths)],
+        linux={
+            "namespaces": [*_namespaces(slot), {"type": "user"}],
+            "uidMappings": mapping,
+            "gidMappings": mapping,
+            "cgroupsPath": paths.cgroup,
+            "resources": {**_resources(spec, pids=spec.resources.pids), "devices": _device_rules()},
+            "maskedPaths": list(MASKED_PATHS),
+            "readonlyPaths": list(READONLY_PATHS),
+            "seccomp": profile(),
+        },
+        open_files=open_files,
+        annotations={},
+    )
+
+
+def _bundle(
+    spec: SandboxSpec,
+    paths: Paths,
+    *,
+    mounts: Sequence[Json],
+    linux: Json,
+    open_files: int,
+    annotations: Mapping[str, str],
+) -> Json:
+    return {
+        "ociVersion": OCI_VERSION,
+        "hostname": spec.hostname,
+        "root": {"path": str(paths.root), "readonly": False},
+        "process": _process(spec, open_files),
+        "mounts": mounts,
+        "linux": linux,
+        "annotations": dict(annotations),
+    }
+
+
+def _process(spec: SandboxSpec, open_files: int) -> Json:
+    capabilities = list(CAPABILITIES)
+    return {
+        "terminal": False,
+        "user": {"uid": 0, "gid": 0},
+        "args": [GUEST_COMMAND],
+        "env": [f"PATH={PATH}", "HOME=/root", "LANG=C.UTF-8"],
+        "cwd": "/",
+        # Neither ambient nor inheritable: a user's program gains nothing by being started.
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "rlimits": [
+            {"type": "RLIMIT_NPROC", "soft": spec.resources.pids, "hard": spec.resources.pids},
+            {"type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        ],
+        "noNewPrivileges": False,  # sudo
+    }
+
+
+def _namespaces(slot: Slot) -> list[Json]:
+    own = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
+    return [*own, {"type": "network", "path": str(slot.netns)}]
+
+
+def _resources(spec: SandboxSpec, pids: int) -> Json:
+    memory = spec.resources.memory_mb * MIB
+    return {
+        "memory": {"limit": memory, "swap": memory},
+        "cpu": {"quota": spec.resources.cpu_count * CPU_PERIOD_US, "period": CPU_PERIOD_US},
+        "pids": {"limit": pids},
+    }
+
+
+def _mounts(spec: SandboxSpec, paths: Paths) -> list[Json]:
+    shm = min(spec.resources.memory_mb * MIB // SHM_SHARE, SHM_MAX_BYTES)
+    mounts = [
+        _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", f"size={DEV_BYTES}"),
+        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),
+        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+    ]
+    if paths.sys is None:
+        mounts.append(_mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"))
+    mounts.append(_mount(GUEST_DIR, "bind", str(paths.guest_dir), "rbind", "ro", "nosuid", "nodev"))
+    return mounts
+
+
+def _truthful_mounts(paths: Paths) -> list[Json]:
+    """What the host's kernel would otherwise tell of the host instead of the sandbox."""
+    mounts: list[Json] = []
+    if paths.sys is not None:
+        mounts.append(_mount("/sys", "bind", str(paths.sys), "rbind", "ro", "nosuid", "noexec", "nodev"))
+    for place, source in (("/proc/sys/kernel/random/boot_id", paths.boot_id), ("/proc/meminfo", paths.meminfo)):
+        if source is not None:
+            mounts.append(_mount(place, "bind", str(source), "bind", "ro", "nosuid", "noexec", "nodev"))
+    return mounts
+
+
+def _mount(destination: str, kind: str, source: str, *options: str) -> Json:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
+
+
+def _device_rules() -> list[Json]:
+    """The cgroup's list, beside the nodes themselves: everything else is refused, also to who makes a node."""
+    nodes = [*((major, minor) for _, major, minor in DEVICES), (5, 2), (136, None)]
+    allowed = [
+        {"allow": True, "type": "c", "major": major, "access": "rwm", **({} if minor is None else {"minor": minor})}
+        for major, minor in nodes
+    ]
+    return [{"allow": False, "access": "rwm"}, *allowed]

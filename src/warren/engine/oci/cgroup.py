@@ -1,0 +1,129 @@
+"""The cgroups of this server's sandboxes, on every layout: v1, v1 with a hybrid v2 mount, v2.
+
+The runtimes make each sandbox's group; this module names it, reads it and removes what they leave.
+"""
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from warren.model.errors import EngineFailed
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+REMOVE_DEADLINE_S = 2.0
+"""Seconds to wait for the processes of a killed group to be gone."""
+REMOVE_PAUSE_S = 0.005
+CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "cpuset", "devices", "freezer", "blkio", "hugetlb", "systemd")
+NANOSECONDS = 1_000_000_000
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupUsage:
+    """Bytes and CPU seconds; `cache` is file pages, and part of `memory`."""
+
+    cpu_seconds: float
+    memory: int
+    cache: int
+
+
+class Cgroups:
+    """Groups below `/<parent>`, one for each sandbox."""
+
+    def __init__(self, parent: str, root: Path = CGROUP_ROOT) -> None:
+        self._parent = parent
+        self._root = root
+        self.is_v2 = (root / "cgroup.controllers").exists()
+
+    @property
+    def is_hybrid(self) -> bool:
+        """v1 controllers with a v2 mount beside them, which crun refuses."""
+        return not self.is_v2 and (self._root / "unified" / "cgroup.procs").exists()
+
+    def path(self, sandbox_id: str) -> str:
+        """As the OCI specification names it."""
+        return f"/{self._parent}/{sandbox_id}"
+
+    def usage(self, sandbox_id: str) -> CgroupUsage:
+        """Raises EngineFailed when the group is not there."""
+        try:
+            return self._usage_v2(sandbox_id) if self.is_v2 else self._usage_v1(sandbox_id)
+        except (OSError, KeyError, ValueError) as error:
+            raise EngineFailed(f"cannot read the cgroup of sandbox {sandbox_id}: {error}") from None
+
+    def _usage_v1(self, sandbox_id: str) -> CgroupUsage:
+        memory = self._dir("memory", sandbox_id)
+        cpu = int((self._dir("cpuacct", sandbox_id) / "cpuacct.usage").read_text())
+        used = int((memory / "memory.usage_in_bytes").read_text())
+        stat = _table(memory / "memory.stat")
+        return CgroupUsage(cpu / NANOSECONDS, used, stat["total_cache"] - stat.get("total_shmem", 0))
+
+    def _usage_v2(self, sandbox_id: str) -> CgroupUsage:
+        group = self._dir("", sandbox_id)
+        cpu = _table(group / "cpu.stat")["usage_usec"]
+        used = int((group / "memory.current").read_text())
+        stat = _table(group / "memory.stat")
+        return CgroupUsage(cpu / MICROSECONDS, used, stat["file"] - stat.get("shmem", 0))
+
+    def raise_memory(self, sandbox_id: str, limit: int) -> None:
+        """Set the hard limit of memory and of memory with swap."""
+        try:
+            if self.is_v2:
+                (self._dir("", sandbox_id) / "memory.max").write_text(str(limit))
+            else:
+                memory = self._dir("memory", sandbox_id)
+                with contextlib.suppress(FileNotFoundError):  # a kernel without swap accounting
+                    (memory / "memory.memsw.limit_in_bytes").write_text(str(limit))
+                (memory / "memory.limit_in_bytes").write_text(str(limit))
+        except OSError as error:
+            raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
+
+    def pids(self, sandbox_id: str) -> set[int]:
+        found: set[int] = set()
+        for group in self._groups(sandbox_id):
+            for procs in group.glob("**/cgroup.procs"):
+                with contextlib.suppress(OSError):
+                    found.update(int(line) for line in procs.read_text().split())
+        return found
+
+    def remove(self, sandbox_id: str) -> None:
+        """Remove what a runtime left of a group, once its processes are gone. Raises EngineFailed."""
+        ends = time.monotonic() + REMOVE_DEADLINE_S
+        while groups := [group for group in self._groups(sandbox_id) if not _removed(group)]:
+            if time.monotonic() > ends:
+                raise EngineFailed(f"cannot remove cgroup {groups[0]}: it still holds processes")
+            time.sleep(REMOVE_PAUSE_S)
+
+    def remove_parent(self) -> None:
+        for group in self._groups(None):
+            _removed(group)
+
+    def children(self) -> set[str]:
+        """Ids of the sandboxes that have a group."""
+        return {entry.name for group in self._groups(None) for entry in group.iterdir() if entry.is_dir()}
+
+    def _groups(self, sandbox_id: str | None) -> list[Path]:
+        kinds = ("",) if self.is_v2 else (*CONTROLLERS, "unified")
+        return [group for kind in kinds if (group := self._dir(kind, sandbox_id)).is_dir()]
+
+    def _dir(self, controller: str, sandbox_id: str | None) -> Path:
+        parent = self._root / controller / self._parent
+        return parent if sandbox_id is None else parent / sandbox_id
+
+
+def _removed(group: Path) -> bool:
+    try:
+        for child in [Path(entry.path) for entry in os.scandir(group) if entry.is_dir(follow_symlinks=False)]:
+            _removed(child)
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _table(path: Path) -> dict[str, int]:
+    return {name: int(value) for name, value in (line.split() for line in path.read_text().splitlines())}

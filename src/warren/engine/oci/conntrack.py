@@ -1,0 +1,7 @@
+"""placeholder"""
+from collections.abc import Set
+from ipaddress import IPv4Address
+
+
+def forget_connections(addresses: Set[IPv4Address]) -> None:
+    del addresses

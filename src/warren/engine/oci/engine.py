@@ -1,0 +1,206 @@
+"""The engine of this machine (`warren.contracts.engine.Engine`)."""
+
+import asyncio
+import os
+import shutil
+from dataclasses import replace
+
+import structlog
+
+from warren.contracts.engine import Placement, SandboxSpec
+from warren.engine.oci import firewall
+from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group
+from warren.engine.oci.box import Box, new_record
+from warren.engine.oci.bundle import MIB
+from warren.engine.oci.cgroup import Cgroups
+from warren.engine.oci.network import Network
+from warren.engine.oci.places import Places, install_guest
+from warren.engine.oci.pool import SlotMaker, SlotPool
+from warren.engine.oci.process import ProcessId
+from warren.engine.oci.runsc import Runsc
+from warren.engine.oci.runtime import Runtime
+from warren.engine.oci.slot import SlotPlan
+from warren.engine.oci.threads import finish, on_thread
+from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, SandboxNotFound
+from warren.model.observation import Usage
+from warren.model.policy import EgressPolicy
+from warren.settings import Settings
+
+RUNTIME_NAMES = ("runsc", "crun")
+
+log = structlog.get_logger(__name__)
+
+
+class OciEngine:
+    """Runs sandboxes under runsc or crun, each on a network slot of one bridge."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.runtime not in RUNTIME_NAMES:
+            raise BadRequest(f"cannot use runtime {settings.runtime!r}: choose one of {', '.join(RUNTIME_NAMES)}")
+        self._settings = settings
+        self._places = Places.of(settings)
+        self._plan = SlotPlan(settings.network, settings.bridge, self._places.netns, settings.max_slots)
+        self._network = Network(self._plan)
+        self._cgroups = Cgroups(f"warren_{settings.bridge}")
+        self._pool = SlotPool(self._plan, SlotMaker(self._plan, self._network), settings.pool_slots)
+        self._boxes: dict[str, Box] = {}
+        self._runtimes: dict[str, Runtime] = {}
+        self._lock: int | None = None
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        return (self._settings.runtime, *(name for name in RUNTIME_NAMES if name != self._settings.runtime))
+
+    async def open(self) -> None:
+        if self._lock is not None:
+            return
+        self._lock = self._places.lock()
+        try:
+            await on_thread(self._prepare_machine)
+            for box in self._boxes.values():
+                process = box.record.process
+                if process is not None:
+                    box.watch(process)
+            self._pool.open(taken=[box.slot.index for box in self._boxes.values()])
+        except BaseException:
+            os.close(self._lock)
+            self._lock = None
+            raise
+        log.info("engine open", bridge=self._plan.bridge, adopted=len(self._boxes), slots=self._plan.count)
+
+    def _prepare_machine(self) -> None:
+        forget_other_boots(self._places)
+        guest_dir = install_guest(self._settings.guestd, self._places.guests)
+        runsc = Runsc(self._settings.runsc, self._places, guest_dir, self._cgroups)
+        self._runtimes = {runsc.name: runsc}
+        adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
+        self._boxes = adoption.adopt()
+        rules = firewall.ruleset(self._plan.bridge, self._plan.network)
+        rules += firewall.slot_elements("add", self._plan.bridge, [box.slot for box in self._boxes.values()])
+        for box in self._boxes.values():
+            rules += firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
+        firewall.apply("load the network rules", rules)
+        self._network.open()
+
+    async def close(self) -> None:
+        if self._lock is None:
+            return
+        await self._pool.close()
+        for box in self._boxes.values():
+            box.unwatch()
+        if not self._boxes:
+            await on_thread(self._leave_machine)
+        self._boxes = {}
+        os.close(self._lock)
+        self._lock = None
+
+    def _leave_machine(self) -> None:
+        self._network.close()
+        firewall.apply("remove the network rules", firewall.removal(self._plan.bridge))
+        self._cgroups.remove_parent()
+        clear_run(self._places)
+
+    async def create(self, spec: SandboxSpec) -> Placement:
+        runtime = self._runtimes.get(spec.runtime)
+        if runtime is None:
+            raise BadRequest(f"cannot use runtime {spec.runtime!r}: choose one of {', '.join(self.runtimes)}")
+        if spec.id in self._boxes:
+            raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
+        slot = await self._pool.take()
+        record = new_record(spec, slot, self._settings.dns_servers)
+        box = Box(record, slot, self._places.sandboxes / spec.id)
+        self._boxes[spec.id] = box
+        async with box.lock:
+            try:
+                process = await on_thread(self._start, runtime, spec, box)
+                if not box.watch(process):
+                    raise EngineFailed(f"cannot run sandbox {spec.id}: it ended right after its start")
+            except BaseException:
+                await finish(asyncio.ensure_future(self._remove(box)))
+                raise
+        return box.placement
+
+    def _start(self, runtime: Runtime, spec: SandboxSpec, box: Box) -> ProcessId:
+        box.folder.mkdir(mode=0o700)
+        box.record.write(box.folder)
+        change = firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
+        firewall.apply(f"set the egress rules of sandbox {spec.id}", change)
+        pid = runtime.start(spec, box.slot, box.folder)
+        process = ProcessId.of(pid)
+        if process is None:
+            raise EngineFailed(f"cannot run sandbox {spec.id}: it ended right after its start")
+        box.record = box.record.running_as(process)
+        box.record.write(box.folder)
+        return process
+
+    async def destroy(self, sandbox_id: str) -> None:
+        box = self._boxes.get(sandbox_id)
+        if box is None:
+            return
+        async with box.lock:
+            if self._boxes.get(sandbox_id) is box:
+                await finish(asyncio.ensure_future(self._remove(box)))
+
+    async def _remove(self, box: Box) -> None:
+        await on_thread(self._delete, box)
+        box.unwatch()
+        box.gone.set()
+        del self._boxes[box.id]
+        self._pool.give_back(box.slot)
+
+    def _delete(self, box: Box) -> None:
+        try:
+            self._runtimes[box.record.runtime].delete(box.id, box.folder)
+        except EngineFailed as error:
+            log.warning("runtime could not delete a sandbox; killing its cgroup", sandbox=box.id, error=error.message)
+            kill_group(self._cgroups, box.id)
+            self._runtimes[box.record.runtime].delete(box.id, box.folder)
+        self._cgroups.remove(box.id)
+        change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, EgressPolicy())
+        firewall.apply(f"drop the egress rules of sandbox {box.id}", change)
+        shutil.rmtree(box.folder, ignore_errors=True)
+
+    async def list(self) -> list[Placement]:
+        return [box.placement for box in self._boxes.values() if box.is_alive]
+
+    async def death(self, sandbox_id: str) -> None:
+        box = self._boxes.get(sandbox_id)
+        if box is not None:
+            await box.gone.wait()
+
+    async def usage(self, sandbox_id: str) -> Usage:
+        box = self._boxes.get(sandbox_id)
+        if box is None or not box.is_alive:
+            raise SandboxNotFound.of(sandbox_id)
+        return await on_thread(self._measure, box)
+
+    def _measure(self, box: Box) -> Usage:
+        runtime = self._runtimes[box.record.runtime]
+        runtime.refresh(box.record, box.folder)
+        group = self._cgroups.usage(box.id)
+        total = box.record.memory_mb * MIB
+        return Usage(
+            cpu_seconds=group.cpu_seconds,
+            cpu_count=box.record.cpu_count,
+            memory_used=min(group.memory, total),
+            memory_cache=min(group.cache, total),
+            memory_total=total,
+            disk_used=runtime.disk_used(box.record, box.folder),
+            disk_total=box.record.disk_mb * MIB,
+        )
+
+    async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
+        box = self._boxes.get(sandbox_id)
+        if box is None:
+            raise SandboxNotFound.of(sandbox_id)
+        async with box.lock:
+            if self._boxes.get(sandbox_id) is not box:
+                raise SandboxNotFound.of(sandbox_id)
+            await on_thread(self._replace_egress, box, egress)
+
+    def _replace_egress(self, box: Box, egress: EgressPolicy) -> None:
+        change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, egress)
+        firewall.apply(f"set the egress rules of sandbox {box.id}", change)
+        allow, deny = tuple(map(str, egress.allow)), tuple(map(str, egress.deny))
+        box.record = replace(box.record, allow=allow, deny=deny)
+        box.record.write(box.folder)

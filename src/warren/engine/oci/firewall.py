@@ -1,0 +1,133 @@
+"""The nftables rules of one server: two tables of its own, loaded in one step, changed by set elements only.
+
+Nothing of another's tables is touched, and nothing that another table accepts is opened by ours or the reverse:
+a packet has to pass all of them.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, collapse_addresses
+
+from warren.engine.oci.command import run
+from warren.engine.oci.slot import Slot
+from warren.model.policy import CLOSED_BY_DEFAULT, EgressPolicy, Network
+
+NFT_DEADLINE_S = 10.0
+"""Seconds for one nft transaction; normally 5 ms."""
+
+RULES = """
+add table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
+    set owners {{ type ifname . ether_addr . ipv4_addr; }}
+    set arp_owners {{ type ifname . ether_addr . ether_addr . ipv4_addr; }}
+    chain from_port {{
+        type filter hook prerouting priority -300; policy accept;
+        iifname != "{bridge}.*" accept
+        ether type ip iifname . ether saddr . ip saddr @owners accept
+        ether type arp iifname . ether saddr . arp saddr ether . arp saddr ip @arp_owners accept
+        drop
+    }}
+    chain between_ports {{
+        type filter hook forward priority -300; policy accept;
+        iifname "{bridge}.*" drop
+        oifname "{bridge}.*" drop
+    }}
+}}
+add table inet {table}
+delete table inet {table}
+table inet {table} {{
+    set closed {{ type ipv4_addr; flags interval; elements = {{ {closed} }} }}
+    set allowed {{ type ipv4_addr . ipv4_addr; flags interval; }}
+    set denied {{ type ipv4_addr . ipv4_addr; flags interval; }}
+    chain to_host {{
+        type filter hook input priority -5; policy accept;
+        iifname != "{bridge}" accept
+        ct state established,related accept
+        drop
+    }}
+    chain through_host {{
+        type filter hook forward priority -5; policy accept;
+        iifname "{bridge}" goto from_sandbox
+        oifname "{bridge}" goto to_sandbox
+    }}
+    chain from_sandbox {{
+        oifname "{bridge}" drop
+        meta nfproto != ipv4 drop
+        ip saddr != {network} drop
+        ct state invalid drop
+        ip daddr @closed drop
+        fib daddr type != unicast drop
+        ct state established,related accept
+        ip saddr . ip daddr @allowed accept
+        ip saddr . ip daddr @denied drop
+        accept
+    }}
+    chain to_sandbox {{
+        meta nfproto != ipv4 drop
+        ct state established,related accept
+        drop
+    }}
+    chain leave {{
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr {network} oifname != "{bridge}" masquerade
+    }}
+}}
+"""
+
+
+def table_name(bridge: str) -> str:
+    return f"warren_{bridge}"
+
+
+def ruleset(bridge: str, network: Network) -> str:
+    """Everything but the slots; replaces what an earlier server of this name left."""
+    closed = ", ".join(str(block) for block in collapse_addresses(CLOSED_BY_DEFAULT))
+    return RULES.format(table=table_name(bridge), bridge=bridge, network=network, closed=closed)
+
+
+def removal(bridge: str) -> str:
+    table = table_name(bridge)
+    return "".join(f"add table {family} {table}\ndelete table {family} {table}\n" for family in ("bridge", "inet"))
+
+
+def slot_elements(verb: str, bridge: str, slots: Iterable[Slot]) -> str:
+    """Lines that let these slots speak (`add`) or silence them (`delete`)."""
+    table = table_name(bridge)
+    lines: list[str] = []
+    for slot in slots:
+        triple = f'"{slot.host_interface}" . {slot.mac} . {slot.address}'
+        arp = f'"{slot.host_interface}" . {slot.mac} . {slot.mac} . {slot.address}'
+        for name, element in (("owners", triple), ("arp_owners", arp)):
+            # Added before it is deleted: the deletion of a missing element would undo the whole transaction.
+            lines.extend(f"{step} element bridge {table} {name} {{ {element} }}\n" for step in dict.fromkeys(("add", verb)))
+    return "".join(lines)
+
+
+def egress_change(bridge: str, address: IPv4Address, old: EgressPolicy, new: EgressPolicy) -> str:
+    """Lines that replace one sandbox's address rules; one transaction, so no packet meets half of them."""
+    lines = [
+        *_egress_lines("delete", bridge, address, old),
+        *_egress_lines("add", bridge, address, new),
+    ]
+    return "".join(lines)
+
+
+def _egress_lines(verb: str, bridge: str, address: IPv4Address, policy: EgressPolicy) -> Iterable[str]:
+    table = table_name(bridge)
+    for name, blocks in (("allowed", policy.allow), ("denied", policy.deny)):
+        # Overlapping blocks are one interval to the kernel, which refuses to add the second.
+        elements = ", ".join(f"{address} . {_interval(block)}" for block in collapse_addresses(blocks))
+        if elements:
+            yield f"{verb} element inet {table} {name} {{ {elements} }}\n"
+
+
+def _interval(block: Network) -> str:
+    if block.prefixlen == 0:
+        return "0.0.0.0-255.255.255.255"
+    return str(block)
+
+
+def apply(purpose: str, script: str) -> None:
+    """Load one transaction: all of it or nothing."""
+    if script:
+        run(purpose, ["nft", "-f", "-"], NFT_DEADLINE_S, stdin=script)

@@ -1,0 +1,57 @@
+"""Starting a runtime's command, with its log on a pipe.
+
+Sandbox processes inherit the standard streams of the command that starts them, so those are /dev/null: a pipe would
+break under the guest, and a file would let it fill the host's disk. The runtime's own words go to a pipe that
+is read once and closed; a sentry that logs more later writes into the void.
+"""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from warren.engine.oci.command import MINIMAL_ENVIRONMENT, words
+from warren.model.errors import EngineFailed
+
+LOG_BYTES = 64 * 1024
+"""Read of a runtime's log: what a pipe holds."""
+
+
+def launch(purpose: str, argv: Sequence[str], log_option: str, deadline_s: float) -> None:
+    """Run `argv`, whose first element gets `log_option` + the log's path behind it. Raises EngineFailed."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        try:
+            code = _wait(purpose, [argv[0], f"{log_option}/proc/self/fd/{writer}", *argv[1:]], writer, deadline_s)
+        finally:
+            os.close(writer)
+        if code != 0:
+            raise EngineFailed(f"cannot {purpose}: {_said(reader) or f'{argv[0]} ended with {code}'}")
+    finally:
+        os.close(reader)
+
+
+def _wait(purpose: str, argv: Sequence[str], log: int, deadline_s: float) -> int:
+    try:
+        process = subprocess.Popen(  # noqa: S603  # argv is built by the engine, never a shell
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=MINIMAL_ENVIRONMENT,
+            pass_fds=(log,),
+        )
+    except OSError as error:
+        raise EngineFailed(f"cannot {purpose}: {argv[0]}: {error.strerror}; run `warren doctor`") from None
+    try:
+        return process.wait(deadline_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise EngineFailed(f"cannot {purpose}: {argv[0]} did not finish within {deadline_s:g} s") from None
+
+
+def _said(reader: int) -> str:
+    try:
+        return words(os.read(reader, LOG_BYTES).decode(errors="replace"))
+    except BlockingIOError:
+        return ""

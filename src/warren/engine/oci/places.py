@@ -1,0 +1,92 @@
+"""Where the engine keeps things: the run folder (gone after a reboot) and its part of the state folder."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from warren.model.errors import EngineFailed, Unavailable
+from warren.settings import Settings
+
+RUN_ROOT = Path("/run/warren")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    run: Path
+    state: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Places":
+        return cls(run=RUN_ROOT / settings.bridge, state=settings.state_dir / "engine")
+
+    @property
+    def netns(self) -> Path:
+        return self.run / "netns"
+
+    @property
+    def sandboxes(self) -> Path:
+        return self.run / "sandboxes"
+
+    @property
+    def runsc_root(self) -> Path:
+        return self.run / "runsc"
+
+    @property
+    def runsc_shared(self) -> Path:
+        return self.run / "runsc-shared"
+
+    @property
+    def crun_root(self) -> Path:
+        return self.run / "crun"
+
+    @property
+    def layers(self) -> Path:
+        """Writable layers: on the state folder's disk, each file unlinked or removed with its sandbox."""
+        return self.state / "layers"
+
+    @property
+    def guests(self) -> Path:
+        return self.state / "guest"
+
+    def make(self) -> None:
+        """All of them, for root only: a sandbox's layer is nobody else's to read."""
+        for folder in (self.netns, self.sandboxes, self.runsc_root, self.runsc_shared, self.crun_root):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.layers, self.guests):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run.chmod(0o700)
+        self.state.chmod(0o700)
+
+    def lock(self) -> int:
+        """Hold the state folder and the run folder for this process. Raises Unavailable; closing the fd lets go."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise Unavailable(
+                f"cannot use state folder {self.state.parent}: another server holds it; stop it or set WARREN_STATE_DIR"
+            ) from None
+        return fd
+
+
+def install_guest(binary: str, guests: Path) -> Path:
+    """A folder with a copy of guestd, named by its digest: a new build never changes a file that sandboxes run."""
+    try:
+        content = Path(binary).read_bytes()
+    except OSError as error:
+        raise EngineFailed(f"cannot read guestd at {binary!r}: {error.strerror}; run `make setup`") from None
+    folder = guests / hashlib.sha256(content).hexdigest()
+    if not (folder / "guestd").exists():
+        fresh = guests / f".{folder.name}.{os.getpid()}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o755)
+        (fresh / "guestd").write_bytes(content)
+        (fresh / "guestd").chmod(0o555)
+        fresh.chmod(0o555)
+        fresh.rename(folder)
+    return folder

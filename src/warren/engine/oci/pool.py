@@ -1,0 +1,136 @@
+"""Slots prepared ahead, so that a create finds one ready."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from warren.engine.oci import firewall
+from warren.engine.oci.conntrack import forget_connections
+from warren.engine.oci.network import Network
+from warren.engine.oci.slot import Slot, SlotPlan
+from warren.engine.oci.threads import on_thread
+from warren.model.errors import EngineFailed, NoCapacity
+
+BATCH = 8
+"""Slots made or reset in one go: more would hold up the create that waits for one."""
+RETRY_PAUSE_S = 2.0
+"""Seconds after a failure before the filler tries again."""
+
+log = structlog.get_logger(__name__)
+
+
+class SlotMaker:
+    """Rules and links of slots together, in the safe order: rules first, links after; and back the other way."""
+
+    def __init__(self, plan: SlotPlan, network: Network) -> None:
+        self._plan = plan
+        self._network = network
+
+    def make(self, slots: Sequence[Slot]) -> None:
+        firewall.apply("admit network slots", firewall.slot_elements("add", self._plan.bridge, slots))
+        try:
+            self._network.prepare(slots)
+        except Exception as error:
+            self.unmake(slots)
+            if isinstance(error, EngineFailed):
+                raise
+            raise EngineFailed(f"cannot prepare a network slot: {error}") from error
+
+    def unmake(self, slots: Sequence[Slot]) -> None:
+        """Idempotent. Connections are forgotten last: until the links are gone, new ones could appear."""
+        self._network.remove(slots)
+        firewall.apply("close network slots", firewall.slot_elements("delete", self._plan.bridge, slots))
+        forget_connections({slot.address for slot in slots})
+
+    def renew(self, used: Sequence[Slot], fresh: Sequence[Slot]) -> None:
+        if used:
+            self.unmake(used)
+        if fresh:
+            self.make(fresh)
+
+
+class SlotPool:
+    """Which slots are ready, free or used up. State changes are synchronous; the work on them is awaited after."""
+
+    def __init__(self, plan: SlotPlan, maker: SlotMaker, ahead: int) -> None:
+        self._plan = plan
+        self._maker = maker
+        self._ahead = min(ahead, plan.count)
+        self._ready: deque[Slot] = deque()
+        self._free: deque[int] = deque()
+        self._used_up: deque[Slot] = deque()
+        self._wanted = asyncio.Event()
+        self._filler: asyncio.Task[None] | None = None
+
+    def open(self, taken: Iterable[int]) -> None:
+        """Start to fill; `taken` are the slots of sandboxes that run already."""
+        in_use = set(taken)
+        self._free = deque(index for index in self._plan.indexes() if index not in in_use)
+        self._wanted.set()
+        self._filler = asyncio.create_task(self._fill(), name="slot-pool")
+
+    async def close(self) -> None:
+        """Stop to fill and remove every slot that no sandbox uses."""
+        if self._filler is not None:
+            self._filler.cancel()
+            await asyncio.wait([self._filler])
+            self._filler = None
+        idle = [*self._ready, *self._used_up]
+        self._ready.clear()
+        self._used_up.clear()
+        if idle:
+            await on_thread(self._maker.unmake, idle)
+
+    async def take(self) -> Slot:
+        """A slot whose links and rules are in place. Raises NoCapacity."""
+        self._wanted.set()
+        if self._ready:
+            return self._ready.popleft()
+        if self._free:
+            slot, used = self._plan.slot(self._free.popleft()), []
+        elif self._used_up:
+            slot = self._used_up.popleft()
+            used = [slot]
+        else:
+            raise NoCapacity(f"cannot place another sandbox: all {self._plan.count} network slots are in use")
+        try:
+            await on_thread(self._maker.renew, used, [slot])
+        except BaseException:
+            self.give_back(slot)
+            raise
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """The sandbox of this slot is gone; it is made anew before the next one gets it."""
+        self._used_up.append(slot)
+        self._wanted.set()
+
+    async def _fill(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while used_and_fresh := self._claim():
+                if not await self._renew(*used_and_fresh):
+                    await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _claim(self) -> tuple[list[Slot], list[Slot]] | None:
+        used = [self._used_up.popleft() for _ in range(min(BATCH, len(self._used_up)))]
+        missing = max(0, self._ahead - len(self._ready))
+        fresh = [self._plan.slot(self._free.popleft()) for _ in range(min(BATCH, missing, len(self._free)))]
+        return (used, fresh) if used or fresh else None
+
+    async def _renew(self, used: list[Slot], fresh: list[Slot]) -> bool:
+        try:
+            await on_thread(self._maker.renew, used, fresh)
+        except (EngineFailed, OSError) as error:
+            log.warning("slots not prepared", error=str(error), slots=len(used) + len(fresh))
+            self._used_up.extend([*used, *fresh])
+            return False
+        except asyncio.CancelledError:
+            self._used_up.extend([*used, *fresh])
+            raise
+        self._free.extend(slot.index for slot in used)
+        self._ready.extend(fresh)
+        return True

@@ -1,0 +1,56 @@
+"""What the engine remembers of each sandbox, on disk, so that a new server finds it again."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from warren.engine.oci.process import ProcessId
+
+FILE = "placement.json"
+VERSION = 1
+"""Of the file's form; a server that does not know it treats the sandbox as a leftover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Written before the runtime starts with `pid` 0, and again when it runs."""
+
+    id: str
+    runtime: str
+    slot: int
+    address: str
+    cpu_count: int
+    memory_mb: int
+    disk_mb: int
+    dns_servers: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    pid: int = 0
+    started: int = 0
+    version: int = VERSION
+
+    @property
+    def process(self) -> ProcessId | None:
+        return ProcessId(self.pid, self.started) if self.pid else None
+
+    def running_as(self, process: ProcessId) -> "Record":
+        return replace(self, pid=process.pid, started=process.started)
+
+    def write(self, folder: Path) -> None:
+        """In one step: a crash leaves the old file or the new one."""
+        fresh = folder / f".{FILE}"
+        fresh.write_text(json.dumps(asdict(self)))
+        fresh.rename(folder / FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record | None":
+        """None for a folder that holds no record this version understands."""
+        try:
+            fields = json.loads((folder / FILE).read_text())
+            if fields["version"] != VERSION:
+                return None
+            for name in ("dns_servers", "allow", "deny"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -1,0 +1,3 @@
+"""placeholder"""
+def profile() -> dict[str, object]:
+    return {}

@@ -1,0 +1,50 @@
+"""Blocking work beside the event loop.
+
+Each call gets a thread of its own: several of them change namespaces, which a thread of a pool must never keep.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `function` on a new thread. A cancellation waits until the thread is done: what it does has a deadline."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # pyright: ignore[reportArgumentType]
+
+    def work() -> None:
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001  # handed to the awaiting task, whatever it is
+            loop.call_soon_threadsafe(settle, None, error)
+        else:
+            loop.call_soon_threadsafe(settle, result, None)
+
+    threading.Thread(target=work, name=f"engine-{getattr(function, '__name__', 'work')}", daemon=True).start()
+    return await finish(done)
+
+
+async def finish(work: asyncio.Future[T]) -> T:
+    """Await `work` to its end, also when the awaiting task is cancelled meanwhile; the cancellation follows after."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not work.cancelled():
+            work.exception()  # taken, so that it is not reported as forgotten
+        raise cancelled
+    return work.result()

@@ -1,0 +1,28 @@
+"""A guest in memory: the reference for tests of everything above it."""
+
+from warren.contracts.guest import GuestIdentity, GuestLogs
+from warren.model.errors import Timeout
+from warren.model.observation import LogEntry
+
+
+class FakeGuest:
+    """Remembers who it was told to be; answers unless told to be silent."""
+
+    def __init__(self) -> None:
+        self.identities: dict[str, GuestIdentity] = {}
+        self.entries: dict[str, list[LogEntry]] = {}
+        self.silent = False
+
+    async def init(self, address: str, identity: GuestIdentity, deadline_s: float) -> None:
+        if self.silent:
+            raise Timeout(f"cannot reach the guest at {address} within {deadline_s:g} s")
+        self.identities[identity.sandbox_id] = identity
+
+    async def logs(self, address: str, control_token: str, after: int) -> GuestLogs:
+        if self.silent:
+            raise Timeout(f"cannot get an answer from the guest at {address}")
+        entries = self.entries.get(address, [])
+        return GuestLogs(tuple(entries[after:]), len(entries))
+
+    async def close(self) -> None:
+        return None

@@ -1,0 +1,127 @@
+"""Control calls to guestd over HTTP. The guest is hostile: answers are bounded, deadlines are ours."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import aiohttp
+
+from warren.contracts.engine import GUEST_PORT
+from warren.contracts.guest import GuestIdentity, GuestLogs
+from warren.model import limits
+from warren.model.errors import Timeout, Unavailable
+from warren.model.observation import Level, LogEntry
+
+_CONNECT_ATTEMPT_S = 0.05
+"""While a sandbox boots, packets to it vanish; a short attempt, repeated, finds it sooner than TCP's own 1 s retry."""
+_RETRY_PAUSE_S = 0.004
+
+
+class GuestdClient:
+    """Implements `contracts.guest.Guest`."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def init(self, address: str, identity: GuestIdentity, deadline_s: float) -> None:
+        body = json.dumps(_init_body(identity)).encode()
+        headers = {"Content-Type": "application/json", "X-Warren-Control": identity.control_token}
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    try:
+                        await self._call("POST", f"{_base(address)}/init", headers, body)
+                        return
+                    except (aiohttp.ClientConnectionError, TimeoutError, OSError):
+                        await asyncio.sleep(_RETRY_PAUSE_S)
+        except TimeoutError:
+            raise Timeout(f"cannot reach the guest at {address} within {deadline_s:g} s") from None
+
+    async def logs(self, address: str, control_token: str, after: int) -> GuestLogs:
+        url = f"{_base(address)}/warren/logs?after={after}&limit={limits.GUEST_LOG_BATCH}"
+        try:
+            async with asyncio.timeout(limits.GUEST_CALL_DEADLINE_S):
+                answer = await self._call("GET", url, {"X-Warren-Control": control_token}, None)
+        except TimeoutError:
+            raise Timeout(f"cannot get an answer from the guest at {address}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"cannot read the guest's log: {error}") from error
+        return parse_logs(answer, after)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _call(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> bytes:
+        if self._session is None:
+            # No connection outlives its call: the address may belong to another sandbox a moment later.
+            connector = aiohttp.TCPConnector(force_close=True, limit=0)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_ATTEMPT_S)
+            )
+        async with self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
+            content = await answer.content.read(limits.GUEST_ANSWER_MAX_BYTES)
+            while content and not answer.content.at_eof() and len(content) < limits.GUEST_ANSWER_MAX_BYTES:
+                content += await answer.content.read(limits.GUEST_ANSWER_MAX_BYTES - len(content))
+            if answer.status >= 400:
+                raise Unavailable(f"cannot use the guest: it answered {answer.status} to {method} {answer.url.path}")
+            return content
+
+
+def parse_logs(answer: bytes, after: int) -> GuestLogs:
+    """Log entries from a guest's answer. Whatever does not fit the form is left out; nothing raises."""
+    try:
+        document: Any = json.loads(answer)
+    except (ValueError, RecursionError):
+        return GuestLogs((), after)
+    listed: Any = cast("dict[str, Any]", document).get("entries") if isinstance(document, dict) else None
+    if not isinstance(listed, list):
+        return GuestLogs((), after)
+    entries: list[LogEntry] = []
+    last = after
+    for raw in cast("list[Any]", listed)[: limits.GUEST_LOG_BATCH]:
+        parsed = _entry(raw)
+        if parsed is not None and parsed[0] > last:
+            last = parsed[0]
+            entries.append(parsed[1])
+    return GuestLogs(tuple(entries), last)
+
+
+def _entry(raw: Any) -> tuple[int, LogEntry] | None:
+    if not isinstance(raw, dict):
+        return None
+    fields = cast("dict[str, Any]", raw)
+    seq, stamp, message = fields.get("seq"), fields.get("timestamp"), fields.get("message")
+    if not (isinstance(seq, int) and 0 < seq < 2**53 and isinstance(stamp, str) and isinstance(message, str)):
+        return None
+    try:
+        at = datetime.fromisoformat(stamp).astimezone(UTC)
+        level = Level(fields.get("level", Level.INFO))
+    except (ValueError, OverflowError, TypeError):
+        return None
+    extra: Any = fields.get("fields")
+    pairs = cast("dict[Any, Any]", extra) if isinstance(extra, dict) else {}
+    kept = {str(k)[:64]: str(v)[: limits.LOG_MESSAGE_MAX] for k, v in list(pairs.items())[:16]}
+    logger = str(fields.get("logger", "guest"))[:64]
+    return seq, LogEntry(at=at, level=level, logger=logger, message=message[: limits.LOG_MESSAGE_MAX], fields=kept)
+
+
+def _init_body(identity: GuestIdentity) -> dict[str, Any]:
+    return {
+        "envVars": dict(identity.envs),
+        "accessToken": identity.access_token,
+        "timestamp": datetime.now(UTC).isoformat(),
+        "defaultUser": identity.default_user,
+        "defaultWorkdir": identity.default_workdir,
+        "controlToken": identity.control_token,
+        "sandboxID": identity.sandbox_id,
+        "templateID": identity.template_id,
+        "hostname": identity.hostname,
+        "machineID": identity.machine_id,
+        "dnsServers": list(identity.dns_servers),
+    }
+
+
+def _base(address: str) -> str:
+    return f"http://{address}:{GUEST_PORT}"

@@ -1,0 +1,146 @@
+"""Every limit of the server, by name, with its unit and the reason for its value.
+
+Limits that a project can have for itself (sandboxes at once, longest life, largest size) are defaults here
+and fields of `model.project.ProjectLimits`.
+"""
+
+# --- life of a sandbox -------------------------------------------------------------------------------------
+DEFAULT_TIMEOUT_V2_S = 300
+"""Seconds a sandbox lives when `POST /v2/sandboxes` names no timeout (wire contract 2.2)."""
+DEFAULT_TIMEOUT_V1_S = 15
+"""Seconds for the older `POST /sandboxes` (wire contract 2.2)."""
+REFRESH_DEFAULT_S = 15
+"""Seconds that a refresh without a duration asks for (wire contract 6.1.12)."""
+REFRESH_MAX_S = 3600
+"""Longest refresh in seconds (wire contract 6.1.12)."""
+DEADLINE_SLACK_S = 1.0
+"""A deadline is enforced within this many seconds of its time."""
+
+# --- one sandbox -------------------------------------------------------------------------------------------
+DEFAULT_CPU_COUNT = 2
+DEFAULT_MEMORY_MB = 1024
+DEFAULT_DISK_MB = 2048
+DEFAULT_PIDS = 1024
+"""Processes and threads of one sandbox; enough for a browser or a parallel build, far below the host's."""
+MIN_CPU_COUNT = 1
+MIN_MEMORY_MB = 128
+"""MiB; below this Node and the daemon inside do not fit together."""
+MIN_DISK_MB = 64
+"""MiB; a file system of less than this is mostly its own metadata."""
+MAX_ENV_ENTRIES = 512
+MAX_ENV_BYTES = 128 * 1024
+"""Bytes of all names and values together; the kernel's own limit for one string is 128 KiB."""
+MAX_METADATA_ENTRIES = 64
+MAX_METADATA_BYTES = 16 * 1024
+"""Bytes of all keys and values together; they are copied into every list answer."""
+MAX_NETWORK_RULES = 128
+"""Entries of allowOut and of denyOut each; every one becomes an element of a kernel set."""
+MAX_OPEN_FILES = 65_536
+"""RLIMIT_NOFILE inside; gVisor and Linux both handle it, more is only good for exhaustion."""
+
+# --- one project -------------------------------------------------------------------------------------------
+PROJECT_MAX_SANDBOXES = 200
+PROJECT_MAX_LIFETIME_S = 24 * 3600
+PROJECT_MAX_CPU_COUNT = 8
+PROJECT_MAX_MEMORY_MB = 8192
+PROJECT_MAX_DISK_MB = 20_480
+PROJECT_MAX_KEYS = 100
+
+# --- the API -----------------------------------------------------------------------------------------------
+MAX_BODY_BYTES = 1024 * 1024
+"""Bytes of one REST request body; the largest legal one (environment and metadata) is far smaller."""
+PAGE_MAX = 100
+"""Rows of one page of any list (wire contract 2.1)."""
+LOG_PAGE_DEFAULT = 1000
+LOG_PAGE_MAX = 1000
+MAX_TEXT_FIELD = 2048
+"""Characters of a template reference, a mask host or another short text in a request."""
+IDEMPOTENCY_KEY_MAX = 255
+IDEMPOTENCY_TTL_S = 24 * 3600
+"""Seconds for which a repeated Idempotency-Key finds the first answer."""
+METRICS_BATCH_MAX = 100
+"""Sandbox ids in one batch metrics call (wire contract 6.3.2)."""
+
+# --- work in progress --------------------------------------------------------------------------------------
+CREATES_IN_FLIGHT = 8
+"""Sandboxes being started at the same time; more only makes each of them later."""
+CREATES_WAITING = 1000
+"""Creates that may queue for a start; beyond that the answer is 503."""
+CREATE_DEADLINE_S = 50.0
+"""Seconds from accepted to running; the client's own request timeout is 60."""
+GUEST_BOOT_DEADLINE_S = 20.0
+"""Seconds from the start of the runtime to the guest's first answer; normally 0.02 to 0.2."""
+GUEST_CALL_DEADLINE_S = 5.0
+"""Seconds for one control call to a guest."""
+GUEST_ANSWER_MAX_BYTES = 4 * 1024 * 1024
+"""Bytes that the server reads of a guest's answer to a control call: the guest is not trusted."""
+KILL_DEADLINE_S = 15.0
+"""Seconds for a runtime to kill and delete a sandbox before the engine calls it failed."""
+
+# --- observation -------------------------------------------------------------------------------------------
+METRICS_PERIOD_S = 5.0
+METRICS_KEPT_PER_SANDBOX = 17_280
+"""Samples kept for a sandbox: one day at one sample every 5 s."""
+LOGS_KEPT_PER_SANDBOX = 10_000
+"""Log rows kept for a sandbox; older ones are dropped first."""
+LOG_MESSAGE_MAX = 4096
+"""Characters of one log message; a sandbox writes them, so they are cut."""
+GONE_KEPT_S = 24 * 3600
+"""Seconds that the row and the logs of a sandbox stay after its end."""
+GUEST_LOG_BATCH = 500
+"""Log entries fetched from one guest in one call."""
+
+# --- the gateway -------------------------------------------------------------------------------------------
+GATEWAY_CONNECTIONS_PER_SANDBOX = 1000
+"""Requests and WebSockets open to one sandbox at once; beyond that the answer is 429."""
+GATEWAY_IDLE_S = 610.0
+"""Seconds without a byte before the gateway closes a relay; shorter than the guest's 640 (contract 6.1.4)."""
+GATEWAY_CONNECT_DEADLINE_S = 10.0
+GATEWAY_HEADER_BYTES = 64 * 1024
+"""Bytes of one request's head."""
+GATEWAY_CHUNK_BYTES = 256 * 1024
+"""Bytes read at once from either side; smaller ones cost throughput (design: 256 KiB or more)."""
+GATEWAY_WRITE_BUFFER_BYTES = 512 * 1024
+"""Bytes waiting for a slow peer before the other side is no longer read; two chunks, so that both sides stay busy."""
+GATEWAY_LINE_BYTES = 32 * 1024
+"""Bytes of a request line; a signed URL with a longest path (4,096), all percent-encoded, takes half of it."""
+GATEWAY_FIELD_BYTES = 16 * 1024
+"""Bytes of one header field; what browsers send as cookies stays below."""
+GATEWAY_FIELDS_MAX = 128
+"""Header fields of one message."""
+GATEWAY_HEAD_DEADLINE_S = 30.0
+"""Seconds from a new connection (TLS handshake included) to its first whole request head."""
+GATEWAY_KEEPALIVE_S = 620.0
+"""Seconds an idle client connection is kept: longer than the SDKs' pools (300), so that they close first."""
+GATEWAY_CLIENT_CONNECTIONS = 10_000
+"""Client connections open at once; each costs a descriptor and, at worst, two chunks of memory."""
+GATEWAY_LINGER_S = 5.0
+"""Seconds of a request body that are still read and dropped after an early answer, so that the client sees it."""
+GATEWAY_POOL_PER_SANDBOX = 32
+"""Idle connections kept to one guest; the SDKs run a few calls at once, and a burst may dial anew."""
+GATEWAY_POOL_IDLE_S = 60.0
+"""Seconds an idle connection to a guest is kept; far below the guest's own 640."""
+GATEWAY_API_POOL_IDLE_S = 2.0
+"""Seconds an idle connection to the API is kept; below uvicorn's 5, so that it is never the API that closes."""
+GATEWAY_DIAL_BACKOFF_S = (0.1, 0.2)
+"""Pauses between tries to reach a user port: hides the start of a server that was only just launched."""
+GATEWAY_TUNNEL_HEAD_BYTES = 8 * 1024
+"""Bytes of the guest's answer to a tunnel request: the guest is not trusted."""
+GATEWAY_INTERIM_MAX = 16
+"""1xx answers skipped before the real one."""
+GATEWAY_SWEEP_S = 5.0
+"""Seconds between two looks for idle relays and pooled connections."""
+GATEWAY_STOP_GRACE_S = 2.0
+"""Seconds that open relays get to finish when the gateway stops."""
+GATEWAY_BACKLOG = 1024
+"""Connections that wait in the kernel to be accepted."""
+GATEWAY_AUTHORITY_DAYS = 3650
+"""Days the own certificate authority is good for: clients have to be told about every new one."""
+GATEWAY_CERTIFICATE_DAYS = 365
+"""Days the server's certificate is good for; Apple's clients refuse more than 825, browsers 398."""
+GATEWAY_RENEW_DAYS = 30
+"""Days before its end that a certificate is replaced."""
+GATEWAY_CERTIFICATE_CHECK_S = 24 * 3600
+"""Seconds between two looks at the certificate's end."""
+GATEWAY_SIGNED_PATH_MAX = 4096
+"""Bytes of the path in a signed URL (PATH_MAX); it is hashed once for every live sandbox."""

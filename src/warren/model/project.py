@@ -1,0 +1,43 @@
+"""A project owns sandboxes, keys and quotas. E2B's wire calls it a team."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from warren.model import limits
+
+API_KEY_PREFIX = "e2b_"
+"""Older clients refuse keys that do not begin so (wire contract 1.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectLimits:
+    """Quotas of one project; the error of each names it."""
+
+    sandboxes: int = limits.PROJECT_MAX_SANDBOXES
+    lifetime_s: int = limits.PROJECT_MAX_LIFETIME_S
+    cpu_count: int = limits.PROJECT_MAX_CPU_COUNT
+    memory_mb: int = limits.PROJECT_MAX_MEMORY_MB
+    disk_mb: int = limits.PROJECT_MAX_DISK_MB
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """`id` is a UUID, on the wire `teamID`."""
+
+    id: str
+    name: str
+    created_at: datetime
+    limits: ProjectLimits = ProjectLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is stored: the secret itself is shown once and kept only as a SHA-256 digest."""
+
+    id: str
+    project_id: str
+    name: str
+    digest: str
+    mask: str
+    created_at: datetime
+    last_used_at: datetime | None = None

@@ -1,0 +1,98 @@
+"""A sandbox: what was asked for, what is, and what may happen to it next."""
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from warren.model import limits
+from warren.model.policy import NetworkPolicy
+
+SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
+"""All ids have one length: to gVisor an id that is the prefix of another is ambiguous."""
+
+
+class State(enum.StrEnum):
+    """What the server has observed."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    KILLING = "killing"
+    GONE = "gone"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether processes may exist."""
+        return self is not State.GONE
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether lists and look-ups show it."""
+        return self is State.RUNNING
+
+    @property
+    def can_kill(self) -> bool:
+        return self in (State.CREATING, State.RUNNING)
+
+
+class Desired(enum.StrEnum):
+    """What the owner wants; only use cases in `control` write it."""
+
+    RUNNING = "running"
+    GONE = "gone"
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.CREATING: frozenset({State.RUNNING, State.KILLING, State.GONE}),
+    State.RUNNING: frozenset({State.KILLING, State.GONE}),
+    State.KILLING: frozenset({State.GONE}),
+    State.GONE: frozenset(),
+}
+"""The one table: from each state to those that may follow it. GONE after RUNNING is a death nobody asked for."""
+
+
+class EndReason(enum.StrEnum):
+    """Why a sandbox is gone."""
+
+    KILLED = "killed"
+    EXPIRED = "expired"
+    DIED = "died"
+    FAILED_TO_START = "failed_to_start"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Sizes of one sandbox: whole CPUs, MiB of memory (no swap), MiB of writable disk, processes."""
+
+    cpu_count: int = limits.DEFAULT_CPU_COUNT
+    memory_mb: int = limits.DEFAULT_MEMORY_MB
+    disk_mb: int = limits.DEFAULT_DISK_MB
+    pids: int = limits.DEFAULT_PIDS
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """One sandbox. `envs` are not part of it: they go to the guest and are never stored."""
+
+    id: str
+    project_id: str
+    template_id: str
+    alias: str | None
+    runtime: str
+    resources: Resources
+    state: State
+    desired: Desired
+    created_at: datetime
+    started_at: datetime
+    expires_at: datetime
+    timeout_s: int
+    secured: bool = True
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    end_reason: EndReason | None = None
+    ended_at: datetime | None = None
+
+    def extended_to(self, now: datetime, timeout_s: int) -> datetime:
+        """The deadline after a connect or refresh for `timeout_s` seconds: it is never moved nearer."""
+        return max(self.expires_at, now + timedelta(seconds=timeout_s))

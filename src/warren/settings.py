@@ -1,0 +1,107 @@
+"""All settings, read once from the environment and handed down by `wiring`. Nobody else reads the environment."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from warren.model.errors import BadRequest
+
+DEFAULT_STATE_DIR = Path("/var/lib/warren")
+DEFAULT_CACHE_DIR = Path("/var/cache/warren")
+DEFAULT_NETWORK = IPv4Network("198.18.0.0/16")
+"""Of the block for benchmarks (RFC 2544): nobody routes it, so it collides with no real network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field is set by the environment variable `WARREN_` + its name in capitals.
+
+    state_dir: everything that a restart must find. cache_dir: built artefacts, safe to delete while nothing runs.
+    host: what API and gateway listen on. domain: what `get_host()` of the clients is made of; its port is that of
+    the TLS listener. network: the sandboxes' addresses; the first is the bridge. bridge: the interface's name, also
+    the prefix of all interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
+    uplink_exempt: destination blocks opened although closed by default (a registry on a private network, say).
+    pool_slots: network slots prepared ahead. max_slots: sandboxes at once on this machine.
+    """
+
+    state_dir: Path = DEFAULT_STATE_DIR
+    cache_dir: Path = DEFAULT_CACHE_DIR
+    host: str = "127.0.0.1"
+    api_port: int = 3000
+    gateway_port: int = 3002
+    tls_port: int = 3443
+    domain: str = "e2b.localhost"
+    runtime: str = "runsc"
+    runsc_path: str = ""
+    crun_path: str = "crun"
+    guestd_path: str = ""
+    engine: str = "oci"
+    database_url: str = ""
+    network: IPv4Network = DEFAULT_NETWORK
+    bridge: str = "warren0"
+    dns_servers: tuple[str, ...] = ("1.1.1.1", "8.8.8.8")
+    pool_slots: int = 8
+    max_slots: int = 1000
+    log_level: str = "info"
+    log_json: bool = False
+
+    @property
+    def public_domain(self) -> str:
+        """The `domain` of create answers: host names of sandboxes are `<port>-<id>.<public_domain>`."""
+        return self.domain if self.tls_port == 443 else f"{self.domain}:{self.tls_port}"
+
+    @property
+    def templates_dir(self) -> Path:
+        return self.state_dir / "templates"
+
+    @property
+    def tls_dir(self) -> Path:
+        return self.state_dir / "tls"
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'warren.db'}"
+
+    @property
+    def runsc(self) -> str:
+        return self.runsc_path or _found("runsc", self.cache_dir / "bin" / "runsc")
+
+    @property
+    def guestd(self) -> str:
+        return self.guestd_path or _found("", self.cache_dir / "bin" / "guestd")
+
+
+def _found(name: str, cached: Path) -> str:
+    """The cached build wins: set-up put it there because it is the right version."""
+    return str(cached) if cached.exists() or not name else (shutil.which(name) or name)
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Settings from `WARREN_*` variables. Raises BadRequest that names the variable it cannot read."""
+    changes: dict[str, object] = {}
+    for field in fields(Settings):
+        variable = f"WARREN_{field.name.upper()}"
+        if variable in environ:
+            changes[field.name] = _parse(variable, environ[variable], field.default)
+    return replace(Settings(), **changes)  # pyright: ignore[reportArgumentType]
+
+
+def _parse(variable: str, text: str, default: object) -> object:
+    try:
+        match default:
+            case bool():
+                return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+            case int():
+                return int(text)
+            case Path():
+                return Path(text).absolute()
+            case IPv4Network():
+                return IPv4Network(text)
+            case tuple():
+                return tuple(part.strip() for part in text.split(",") if part.strip())
+            case _:
+                return text
+    except (ValueError, KeyError):
+        raise BadRequest(f"cannot use {variable}={text!r}: expected something like {default!s}") from None

@@ -1,0 +1,50 @@
+"""What the databases' own errors mean in Warren's words; the one place that knows both."""
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from warren.model.errors import Busy, Conflict, Unavailable, WarrenError
+
+_SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_SQLITE_FULL = {sqlite3.SQLITE_FULL}
+_SQLITE_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRES_BUSY = {"40001", "40P01", "53300", "55P03", "57014"}
+_POSTGRES_FULL = {"53100"}
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Raise model errors in place of the database's."""
+    try:
+        yield
+    except (PoolTimeoutError, TimeoutError) as error:
+        raise Busy("cannot reach the database in time: it is busy; try again") from error
+    except DBAPIError as error:
+        raise meaning(error) from error
+    except CommandError as error:
+        raise Unavailable("cannot use this database: a newer Warren wrote it; install that version again") from error
+    except OSError as error:  # asyncpg's connect lets these through
+        raise Unavailable(f"cannot reach the database: {error}") from error
+
+
+def meaning(error: DBAPIError) -> WarrenError:
+    """The model error for what a driver raised."""
+    if isinstance(error, IntegrityError):
+        return Conflict("cannot store that: it contradicts what is stored; look it up again")
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    state = getattr(error.orig, "sqlstate", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    if primary in _SQLITE_BUSY or state in _POSTGRES_BUSY:
+        return Busy("cannot reach the database in time: it is locked; try again")
+    if primary in _SQLITE_FULL or state in _POSTGRES_FULL:
+        return Unavailable("cannot store anything: the disk under the database is full; free some space")
+    if primary in _SQLITE_BROKEN:
+        return Unavailable("cannot read the database: its file is damaged; restore it from a backup")
+    return Unavailable(f"cannot use the database: {error.orig}")

@@ -1,0 +1,1 @@
+"""Each migration names the one before it in `down_revision`."""

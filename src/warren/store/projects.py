@@ -1,0 +1,114 @@
+"""Rows of projects and API keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import RowMapping, delete, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from warren.model.errors import AlreadyExists
+from warren.model.project import ApiKey, Project, ProjectLimits
+from warren.store import schema
+from warren.store.database import insert_new
+
+_PROJECTS = schema.projects.c
+_KEYS = schema.api_keys.c
+
+
+async def add(connection: AsyncConnection, project: Project) -> None:
+    inserted = await connection.execute(insert_new(connection, schema.projects).values(_project_row(project)))
+    if inserted.rowcount == 0 and await find(connection, project.id) is None:
+        raise AlreadyExists(f"cannot create the project: {project.name!r} is in use; choose another name")
+
+
+async def find(connection: AsyncConnection, project_id: str) -> Project | None:
+    rows = await connection.execute(select(schema.projects).where(_PROJECTS.id == project_id))
+    row = rows.mappings().one_or_none()
+    return None if row is None else _project(row)
+
+
+async def everyone(connection: AsyncConnection) -> Sequence[Project]:
+    rows = await connection.execute(select(schema.projects).order_by(_PROJECTS.created_at, _PROJECTS.id))
+    return [_project(row) for row in rows.mappings()]
+
+
+async def add_key(connection: AsyncConnection, key: ApiKey) -> None:
+    await connection.execute(
+        insert_new(connection, schema.api_keys).values(
+            id=key.id,
+            project_id=key.project_id,
+            name=key.name,
+            digest=key.digest,
+            mask=key.mask,
+            created_at=key.created_at,
+            last_used_at=key.last_used_at,
+        )
+    )
+
+
+async def keys(connection: AsyncConnection, project_id: str) -> Sequence[ApiKey]:
+    own = select(schema.api_keys).where(_KEYS.project_id == project_id)
+    rows = await connection.execute(own.order_by(_KEYS.created_at, _KEYS.id))
+    return [_key(row) for row in rows.mappings()]
+
+
+async def key_owner(connection: AsyncConnection, digest: str) -> tuple[ApiKey, Project] | None:
+    owned = select(schema.api_keys, *(column.label(f"owner_{column.name}") for column in _PROJECTS))
+    joined = owned.join_from(schema.api_keys, schema.projects).where(_KEYS.digest == digest)
+    row = (await connection.execute(joined)).mappings().one_or_none()
+    return None if row is None else (_key(row), _project(row, "owner_"))
+
+
+async def rename_key(connection: AsyncConnection, project_id: str, key_id: str, name: str) -> bool:
+    own = update(schema.api_keys).where(_KEYS.id == key_id, _KEYS.project_id == project_id)
+    return (await connection.execute(own.values(name=name))).rowcount > 0
+
+
+async def revoke_key(connection: AsyncConnection, project_id: str, key_id: str) -> bool:
+    own = delete(schema.api_keys).where(_KEYS.id == key_id, _KEYS.project_id == project_id)
+    return (await connection.execute(own)).rowcount > 0
+
+
+async def touch_key(connection: AsyncConnection, key_id: str, at: datetime) -> None:
+    earlier = or_(_KEYS.last_used_at.is_(None), _KEYS.last_used_at < at)
+    await connection.execute(update(schema.api_keys).where(_KEYS.id == key_id, earlier).values(last_used_at=at))
+
+
+def _project_row(project: Project) -> dict[str, object]:
+    return {
+        "id": project.id,
+        "name": project.name,
+        "created_at": project.created_at,
+        "max_sandboxes": project.limits.sandboxes,
+        "max_lifetime_s": project.limits.lifetime_s,
+        "max_cpu_count": project.limits.cpu_count,
+        "max_memory_mb": project.limits.memory_mb,
+        "max_disk_mb": project.limits.disk_mb,
+    }
+
+
+def _project(row: RowMapping, prefix: str = "") -> Project:
+    return Project(
+        id=row[f"{prefix}id"],
+        name=row[f"{prefix}name"],
+        created_at=row[f"{prefix}created_at"],
+        limits=ProjectLimits(
+            sandboxes=row[f"{prefix}max_sandboxes"],
+            lifetime_s=row[f"{prefix}max_lifetime_s"],
+            cpu_count=row[f"{prefix}max_cpu_count"],
+            memory_mb=row[f"{prefix}max_memory_mb"],
+            disk_mb=row[f"{prefix}max_disk_mb"],
+        ),
+    )
+
+
+def _key(row: RowMapping) -> ApiKey:
+    return ApiKey(
+        id=row["id"],
+        project_id=row["project_id"],
+        name=row["name"],
+        digest=row["digest"],
+        mask=row["mask"],
+        created_at=row["created_at"],
+        last_used_at=row["last_used_at"],
+    )

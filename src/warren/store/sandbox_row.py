@@ -1,0 +1,85 @@
+"""One sandbox as a row, and back."""
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy import Row
+
+from warren.model.policy import NetworkPolicy
+from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
+
+
+def to_row(sandbox: Sandbox) -> dict[str, object]:
+    return {
+        "id": sandbox.id,
+        "project_id": sandbox.project_id,
+        "template_id": sandbox.template_id,
+        "alias": sandbox.alias,
+        "runtime": sandbox.runtime,
+        "cpu_count": sandbox.resources.cpu_count,
+        "memory_mb": sandbox.resources.memory_mb,
+        "disk_mb": sandbox.resources.disk_mb,
+        "pids": sandbox.resources.pids,
+        "state": sandbox.state.value,
+        "desired": sandbox.desired.value,
+        "created_at": sandbox.created_at,
+        "started_at": sandbox.started_at,
+        "expires_at": sandbox.expires_at,
+        "timeout_s": sandbox.timeout_s,
+        "secured": sandbox.secured,
+        "network": network_text(sandbox.network),
+        "metadata": json.dumps(dict(sandbox.metadata), sort_keys=True),
+        "end_reason": None if sandbox.end_reason is None else sandbox.end_reason.value,
+        "ended_at": sandbox.ended_at,
+    }
+
+
+def from_row(row: Row[Any]) -> Sandbox:
+    return Sandbox(
+        id=row.id,
+        project_id=row.project_id,
+        template_id=row.template_id,
+        alias=row.alias,
+        runtime=row.runtime,
+        resources=Resources(row.cpu_count, row.memory_mb, row.disk_mb, row.pids),
+        state=State(row.state),
+        desired=Desired(row.desired),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        expires_at=row.expires_at,
+        timeout_s=row.timeout_s,
+        secured=row.secured,
+        network=_network(row.network),
+        metadata=json.loads(row.metadata),
+        end_reason=None if row.end_reason is None else EndReason(row.end_reason),
+        ended_at=row.ended_at,
+    )
+
+
+def network_text(network: NetworkPolicy) -> str:
+    return json.dumps(
+        {
+            "allow_internet": network.allow_internet,
+            "allow_out": network.allow_out,
+            "deny_out": network.deny_out,
+            "public_traffic": network.public_traffic,
+            "mask_host": network.mask_host,
+        }
+    )
+
+
+def label(key: str, value: str) -> str:
+    """What a metadata entry is found by. JSON keeps ("a", "bc") and ("ab", "c") apart."""
+    return hashlib.sha256(json.dumps([key, value]).encode()).hexdigest()
+
+
+def _network(text: str) -> NetworkPolicy:
+    stored = json.loads(text)
+    return NetworkPolicy(
+        allow_internet=stored["allow_internet"],
+        allow_out=tuple(stored["allow_out"]),
+        deny_out=tuple(stored["deny_out"]),
+        public_traffic=stored["public_traffic"],
+        mask_host=stored["mask_host"],
+    )

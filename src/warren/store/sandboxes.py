@@ -1,0 +1,145 @@
+"""Queries and transitions of sandboxes."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, case, delete, exists, func, insert, literal, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from warren.contracts.store import SandboxQuery
+from warren.model import limits
+from warren.model.errors import AlreadyExists
+from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
+from warren.store import schema
+from warren.store.sandbox_row import from_row, label, network_text, to_row
+
+PRUNE_BATCH = 20
+"""Sandboxes forgotten in one transaction. Each can bring 27,000 rows along, and writers wait meanwhile."""
+
+_ROWS = schema.sandboxes
+_COLUMNS = schema.sandboxes.c
+_LABELS = schema.sandbox_labels.c
+_LIVE = tuple(state.value for state in State if state.is_live)
+
+
+async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int) -> bool:
+    # The lock on the project's row makes count and insert one step on Postgres; on SQLite the transaction does.
+    await connection.execute(
+        select(schema.projects.c.id).where(schema.projects.c.id == sandbox.project_id).with_for_update()
+    )
+    present = (await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id))).one_or_none()
+    if present is not None:
+        if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
+            return True  # a retry whose first answer got lost
+        raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
+    live = select(func.count()).select_from(_ROWS).where(_of_project(sandbox.project_id), _COLUMNS.state.in_(_LIVE))
+    if (await connection.execute(live)).scalar_one() >= quota:
+        return False
+    await connection.execute(insert(_ROWS).values(to_row(sandbox)))
+    labels = [{"pair": label(key, value), "sandbox_id": sandbox.id} for key, value in sandbox.metadata.items()]
+    if labels:
+        await connection.execute(insert(schema.sandbox_labels), labels)
+    return True
+
+
+async def find(connection: AsyncConnection, project_id: str, sandbox_id: str) -> Sandbox | None:
+    row = (
+        await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox_id, _of_project(project_id)))
+    ).one_or_none()
+    return None if row is None else from_row(row)
+
+
+async def page(connection: AsyncConnection, query: SandboxQuery) -> Sequence[Sandbox]:
+    if len(query.metadata) > limits.MAX_METADATA_ENTRIES:
+        return []  # no sandbox has so many, and no statement should either
+    rows = await connection.execute(page_statement(query))
+    return [from_row(row) for row in rows]
+
+
+def page_statement(query: SandboxQuery) -> Select[tuple[object, ...]]:
+    """One walk along `sandboxes_by_state` in the order of the list; labels are looked up on the way."""
+    position = tuple_(_COLUMNS.started_at, _COLUMNS.id)
+    wanted: list[ColumnElement[bool]] = [_COLUMNS.state == State.RUNNING.value, _of_project(query.project_id)]
+    if query.template_ids is not None:
+        wanted.append(_COLUMNS.template_id.in_(query.template_ids))
+    if query.started_after is not None:
+        wanted.append(_COLUMNS.started_at >= query.started_after)
+    if query.after is not None:
+        wanted.append(position > query.after if query.ascending else position < query.after)
+    wanted.extend(
+        exists().where(_LABELS.pair == label(key, value), _LABELS.sandbox_id == _COLUMNS.id)
+        for key, value in query.metadata.items()
+    )
+    columns = (_COLUMNS.started_at, _COLUMNS.id)
+    order = columns if query.ascending else tuple(column.desc() for column in columns)
+    return select(_ROWS).where(*wanted).order_by(*order).limit(query.limit)
+
+
+async def count_running(connection: AsyncConnection, project_id: str) -> int:
+    running = select(func.count()).select_from(_ROWS)
+    running = running.where(_COLUMNS.state == State.RUNNING.value, _of_project(project_id))
+    return (await connection.execute(running)).scalar_one()
+
+
+async def live(connection: AsyncConnection) -> Sequence[Sandbox]:
+    alive = select(_ROWS).where(_COLUMNS.state.in_(_LIVE)).order_by(_COLUMNS.started_at, _COLUMNS.id)
+    return [from_row(row) for row in await connection.execute(alive)]
+
+
+async def overdue(connection: AsyncConnection, now: datetime) -> Sequence[str]:
+    due = select(_COLUMNS.id).where(_COLUMNS.state == State.RUNNING.value, _COLUMNS.expires_at <= now)
+    return (await connection.execute(due)).scalars().all()
+
+
+async def move(connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
+    allowed = frozenset(state for state in expected if to in TRANSITIONS[state])
+    changes = {"state": to.value} | ({"desired": Desired.GONE.value} if to is State.KILLING else {})
+    return await _change(connection, sandbox_id, allowed, changes)
+
+
+async def mark_running(
+    connection: AsyncConnection, sandbox_id: str, started_at: datetime, expires_at: datetime
+) -> Sandbox | None:
+    changes = {"state": State.RUNNING.value, "started_at": started_at, "expires_at": expires_at}
+    return await _change(connection, sandbox_id, frozenset({State.CREATING}), changes)
+
+
+async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> None:
+    alive = frozenset(state for state in State if state.is_live)
+    changes = {"state": State.GONE.value, "end_reason": reason.value, "ended_at": at}
+    await _change(connection, sandbox_id, alive, changes)
+
+
+async def set_deadline(
+    connection: AsyncConnection, sandbox_id: str, expires_at: datetime, only_extend: bool
+) -> Sandbox | None:
+    asked = literal(expires_at, schema.Instant())
+    later = case((_COLUMNS.expires_at > asked, _COLUMNS.expires_at), else_=asked)
+    changes: dict[str, object] = {"expires_at": later if only_extend else asked}
+    return await _change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+
+
+async def set_network(connection: AsyncConnection, sandbox_id: str, sandbox: Sandbox) -> bool:
+    changes = {"network": network_text(sandbox.network)}
+    return await _change(connection, sandbox_id, frozenset({State.RUNNING}), changes) is not None
+
+
+async def prune(connection: AsyncConnection, before: datetime) -> int:
+    """Forget one batch; metrics, logs and labels go along by their foreign keys."""
+    ended = func.coalesce(_COLUMNS.ended_at, _COLUMNS.expires_at, type_=schema.Instant())
+    old = select(_COLUMNS.id).where(_COLUMNS.state == State.GONE.value, ended < before).limit(PRUNE_BATCH)
+    return (await connection.execute(delete(_ROWS).where(_COLUMNS.id.in_(old)))).rowcount
+
+
+async def _change(
+    connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], changes: Mapping[str, object]
+) -> Sandbox | None:
+    """Compare and set in one statement."""
+    states = [state.value for state in expected]
+    changed = update(_ROWS).where(_COLUMNS.id == sandbox_id, _COLUMNS.state.in_(states)).values(**changes)
+    row = (await connection.execute(changed.returning(*_COLUMNS))).one_or_none()
+    return None if row is None else from_row(row)
+
+
+def _of_project(project_id: str) -> ColumnElement[bool]:
+    return _COLUMNS.project_id == project_id

@@ -1,0 +1,182 @@
+"""The tables, and how values are written into them. A change here needs a migration: `tests/contract` compares the two.
+
+No table holds a secret: keys are SHA-256 digests, environments and tokens of sandboxes are never stored.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """Whole microseconds since 1970: exact, and ordered alike in both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class Text(TypeDecorator[str]):
+    """Text compared byte by byte. What Postgres or UTF-8 cannot hold (NUL, lone surrogates; a sandbox may log them)
+    becomes U+FFFD, in what is stored and in what is searched for alike."""
+
+    impl = String().with_variant(String(collation="C"), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+metadata = MetaData()
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", Instant, nullable=False),
+    Column("max_sandboxes", Integer, nullable=False),
+    Column("max_lifetime_s", Integer, nullable=False),
+    Column("max_cpu_count", Integer, nullable=False),
+    Column("max_memory_mb", Integer, nullable=False),
+    Column("max_disk_mb", Integer, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("mask", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("last_used_at", Instant),
+    Index("api_keys_of_project", "project_id", "created_at", "id"),
+)
+
+sandboxes = Table(
+    "sandboxes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("template_id", Text, nullable=False),
+    Column("alias", Text),
+    Column("runtime", Text, nullable=False),
+    Column("cpu_count", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("disk_mb", Integer, nullable=False),
+    Column("pids", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("desired", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("timeout_s", Integer, nullable=False),
+    Column("secured", Boolean, nullable=False),
+    Column("network", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("end_reason", Text),
+    Column("ended_at", Instant),
+    # Serves the page of a list in its order, the counts, the live ones of all projects, and the prune.
+    Index("sandboxes_by_state", "state", "project_id", "started_at", "id"),
+)
+
+sandbox_labels = Table(
+    "sandbox_labels",
+    metadata,
+    # SHA-256 of one metadata key and value: both can be longer than Postgres takes into an index.
+    Column("pair", Text, primary_key=True),
+    Column("sandbox_id", Text, ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Index("sandbox_labels_of_sandbox", "sandbox_id"),
+)
+
+templates = Table(
+    "templates",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id")),
+    Column("build_id", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("cpu_count", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("disk_mb", Integer, nullable=False),
+    Column("pids", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("runtime", Text),
+    Column("default_user", Text, nullable=False),
+    Column("default_workdir", Text, nullable=False),
+    Column("public", Boolean, nullable=False),
+    Index("templates_of_project", "project_id"),
+)
+
+template_names = Table(
+    "template_names",
+    metadata,
+    Column("template_id", Text, ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Index("template_names_by_name", "name"),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("sandbox_id", Text, ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("cpu_count", Integer, nullable=False),
+    Column("cpu_used_pct", Double, nullable=False),
+    Column("memory_used", BigInteger, nullable=False),
+    Column("memory_total", BigInteger, nullable=False),
+    Column("memory_cache", BigInteger, nullable=False),
+    Column("disk_used", BigInteger, nullable=False),
+    Column("disk_total", BigInteger, nullable=False),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("sandbox_id", Text, ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    # Counts up within one sandbox, so that trimming to the newest rows is one comparison.
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("logger", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("fields", Text, nullable=False),
+    Index("logs_by_time", "sandbox_id", "at", "number"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("project_id", Text, ForeignKey("projects.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_digest", Text, nullable=False),
+    Column("sandbox_id", Text),
+    Column("claimed_at", Instant, nullable=False),
+    Index("idempotency_by_time", "claimed_at"),
+)

@@ -1,0 +1,141 @@
+"""The store on SQLite or Postgres. Each method is one transaction; the statements are in the module of their noun."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery
+from warren.model.observation import LogEntry, Metric
+from warren.model.project import ApiKey, Project
+from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.template import Template
+from warren.store import idempotency, migrate, observations, projects, sandboxes, templates
+from warren.store.database import Database
+
+
+class SqlStore:
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    async def open(self) -> None:
+        if self._database.is_open:
+            return
+        await self._database.open()
+        try:
+            await self._database.write(migrate.upgrade)
+        except BaseException:
+            await self._database.close()
+            raise
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # --- projects and keys ---------------------------------------------------------------------------------
+
+    async def add_project(self, project: Project) -> None:
+        await self._database.write(projects.add, project)
+
+    async def projects(self) -> Sequence[Project]:
+        return await self._database.read(projects.everyone)
+
+    async def project(self, project_id: str) -> Project | None:
+        return await self._database.read(projects.find, project_id)
+
+    async def add_key(self, key: ApiKey) -> None:
+        await self._database.write(projects.add_key, key)
+
+    async def keys(self, project_id: str) -> Sequence[ApiKey]:
+        return await self._database.read(projects.keys, project_id)
+
+    async def key_owner(self, digest: str) -> tuple[ApiKey, Project] | None:
+        return await self._database.read(projects.key_owner, digest)
+
+    async def rename_key(self, project_id: str, key_id: str, name: str) -> bool:
+        return await self._database.write(projects.rename_key, project_id, key_id, name)
+
+    async def revoke_key(self, project_id: str, key_id: str) -> bool:
+        return await self._database.write(projects.revoke_key, project_id, key_id)
+
+    async def touch_key(self, key_id: str, at: datetime) -> None:
+        await self._database.note(projects.touch_key, key_id, at)
+
+    # --- sandboxes -----------------------------------------------------------------------------------------
+
+    async def add_sandbox(self, sandbox: Sandbox, quota: int) -> bool:
+        return await self._database.track(sandboxes.add, sandbox, quota)
+
+    async def sandbox(self, project_id: str, sandbox_id: str) -> Sandbox | None:
+        return await self._database.read(sandboxes.find, project_id, sandbox_id)
+
+    async def sandboxes(self, query: SandboxQuery) -> Sequence[Sandbox]:
+        return await self._database.read(sandboxes.page, query)
+
+    async def count_running(self, project_id: str) -> int:
+        return await self._database.read(sandboxes.count_running, project_id)
+
+    async def live_sandboxes(self) -> Sequence[Sandbox]:
+        return await self._database.read(sandboxes.live)
+
+    async def overdue(self, now: datetime) -> Sequence[str]:
+        return await self._database.read(sandboxes.overdue, now)
+
+    async def move(self, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
+        return await self._database.track(sandboxes.move, sandbox_id, expected, to)
+
+    async def mark_running(self, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
+        return await self._database.track(sandboxes.mark_running, sandbox_id, started_at, expires_at)
+
+    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> None:
+        await self._database.track(sandboxes.mark_gone, sandbox_id, reason, at)
+
+    async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
+        return await self._database.track(sandboxes.set_deadline, sandbox_id, expires_at, only_extend)
+
+    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> bool:
+        return await self._database.track(sandboxes.set_network, sandbox_id, sandbox)
+
+    async def prune_gone(self, before: datetime) -> int:
+        """In several transactions, so that other writers get their turn between the batches."""
+        forgotten = 0
+        while True:
+            batch = await self._database.note(sandboxes.prune, before)
+            forgotten += batch
+            if batch < sandboxes.PRUNE_BATCH:
+                return forgotten
+
+    # --- templates -----------------------------------------------------------------------------------------
+
+    async def put_template(self, template: Template) -> None:
+        await self._database.write(templates.put, template)
+
+    async def find_template(self, project_id: str, name_or_id: str) -> Template | None:
+        return await self._database.read(templates.find, project_id, name_or_id)
+
+    async def templates(self, project_id: str) -> Sequence[Template]:
+        return await self._database.read(templates.visible, project_id)
+
+    # --- observations --------------------------------------------------------------------------------------
+
+    async def add_metrics(self, metrics: Sequence[Metric]) -> None:
+        await self._database.note(observations.add_metrics, metrics)
+
+    async def metrics(
+        self, sandbox_id: str, start: datetime | None, end: datetime | None, limit: int
+    ) -> Sequence[Metric]:
+        return await self._database.read(observations.metrics, sandbox_id, start, end, limit)
+
+    async def latest_metrics(self, project_id: str, sandbox_ids: Sequence[str]) -> Mapping[str, Metric]:
+        return await self._database.read(observations.latest_metrics, project_id, sandbox_ids)
+
+    async def add_logs(self, sandbox_id: str, entries: Sequence[LogEntry]) -> None:
+        await self._database.note(observations.add_logs, sandbox_id, entries)
+
+    async def logs(self, sandbox_id: str, query: LogQuery) -> Sequence[LogEntry]:
+        return await self._database.read(observations.logs, sandbox_id, query)
+
+    # --- idempotency ---------------------------------------------------------------------------------------
+
+    async def claim(self, project_id: str, key: str, body_digest: str, at: datetime) -> IdempotencyRecord | None:
+        return await self._database.track(idempotency.claim, project_id, key, body_digest, at)
+
+    async def settle(self, project_id: str, key: str, sandbox_id: str | None) -> None:
+        await self._database.track(idempotency.settle, project_id, key, sandbox_id)

@@ -1,0 +1,1 @@
+"""What Warren says about itself: structured logs and Prometheus numbers."""

@@ -1,0 +1,52 @@
+"""The numbers that Prometheus reads. Labels have few values: never an id, a path or anything a client chose."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_START_BUCKETS_S = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Seconds around what SPEC.md promises for a create."""
+_REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class Meters:
+    """One set with a registry of its own, so that two servers in one process (tests) do not add up."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.creates = Counter(
+            "warren_creates", "Sandboxes asked for; code is ok or the error's", ["runtime", "code"], registry=registry
+        )
+        self.create_seconds = Histogram(
+            "warren_create_seconds",
+            "From the accepted request to a guest that answers",
+            ["runtime"],
+            buckets=_START_BUCKETS_S,
+            registry=registry,
+        )
+        self.ends = Counter("warren_ends", "Sandboxes that are gone, by reason", ["reason"], registry=registry)
+        self.running = Gauge("warren_sandboxes_running", "Sandboxes running now", ["runtime"], registry=registry)
+        self.api_requests = Counter(
+            "warren_api_requests", "REST requests", ["method", "route", "status"], registry=registry
+        )
+        self.api_seconds = Histogram(
+            "warren_api_seconds",
+            "Time to answer a REST request",
+            ["method", "route"],
+            buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self.relays = Counter(
+            "warren_gateway_relays",
+            "Requests to sandboxes, by kind and outcome",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.relays_open = Gauge("warren_gateway_relays_open", "Requests under way to sandboxes", registry=registry)
+        self.relayed_bytes = Counter(
+            "warren_gateway_bytes", "Bytes carried, towards sandboxes or from them", ["direction"], registry=registry
+        )
+
+    def render(self) -> bytes:
+        """The text that `GET /metrics` answers with, as `content_type`."""
+        return generate_latest(self._registry)

@@ -1,0 +1,188 @@
+"""Puts the parts together: the only place that knows every one of them."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from warren.api.app import create_app
+from warren.api.context import Context
+from warren.contracts.engine import Engine
+from warren.contracts.guest import Guest
+from warren.contracts.store import Store
+from warren.control.clock import SystemClock, SystemIds
+from warren.control.keys import Keys
+from warren.control.live import LiveSandboxes
+from warren.control.observation import Observations
+from warren.control.sandbox_end import Ending
+from warren.control.sandbox_start import Starting
+from warren.control.sandboxes import Sandboxes
+from warren.control.supervision import Supervision
+from warren.control.templates import TemplateFiles, Templates
+from warren.control.tokens import Tokens, load_seed
+from warren.control.work import Work
+from warren.engine.oci.engine import OciEngine
+from warren.gateway.certificates import TlsFiles, ensure_certificates
+from warren.gateway.server import Gateway
+from warren.guest.guestd import GuestdClient
+from warren.model.errors import Unavailable
+from warren.settings import Settings
+from warren.store.sql import SqlStore
+from warren.telemetry.logs import configure
+
+log = structlog.get_logger(__name__)
+
+LOCAL_KEY = "local-key"
+"""File of the state folder with the key that this machine's root uses; made at first start, mode 0600."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The use cases over one engine, one guest protocol and one store."""
+
+    context: Context
+    live: LiveSandboxes
+    supervision: Supervision
+    observations: Observations
+
+
+def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work) -> Control:
+    clock, ids = SystemClock(), SystemIds()
+    tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
+    live = LiveSandboxes(tokens)
+    images = TemplateFiles(settings.templates_dir)
+    ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work)
+    supervision = Supervision(engine=engine, store=store, clock=clock, live=live, ending=ending, work=work)
+    starting = Starting(
+        engine=engine, guest=guest, store=store, clock=clock, ids=ids, tokens=tokens,
+        images=images, supervision=supervision, ending=ending, work=work,
+    )  # fmt: skip
+    sandboxes = Sandboxes(
+        engine=engine, store=store, clock=clock, tokens=tokens,
+        live=live, starting=starting, ending=ending, supervision=supervision,
+    )  # fmt: skip
+    observations = Observations(engine=engine, guest=guest, store=store, clock=clock, live=live)
+    context = Context(
+        sandboxes=sandboxes,
+        observations=observations,
+        templates=Templates(store=store, files=images),
+        keys=Keys(store=store, clock=clock, ids=ids),
+        domain=settings.public_domain,
+    )
+    return Control(context=context, live=live, supervision=supervision, observations=observations)
+
+
+def prepare_state(settings: Settings) -> None:
+    """The state folder, for root alone: it holds keys, tokens and layers."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.state_dir.chmod(0o700)
+    settings.templates_dir.mkdir(exist_ok=True, mode=0o700)
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncGenerator[Store]:
+    prepare_state(settings)
+    store = SqlStore(settings.database)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def local_key(settings: Settings, store: Store) -> str:
+    """The key of this machine's root: the one in the file if it is in force, else a new one."""
+    keys = Keys(store=store, clock=SystemClock(), ids=SystemIds())
+    file = settings.state_dir / LOCAL_KEY
+    if file.exists():
+        secret = file.read_text().strip()
+        with contextlib.suppress(Exception):
+            await keys.authenticate(secret)
+            return secret
+    _, secret = await keys.create(await keys.default_project(), "local")
+    _write_private(file, secret + "\n")
+    return secret
+
+
+def tls_files(settings: Settings) -> TlsFiles:
+    return ensure_certificates(settings.tls_dir, settings.domain)
+
+
+def _write_private(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    partial.rename(path)
+
+
+async def serve(settings: Settings) -> None:
+    """Run API, gateway and engine in this process until SIGINT or SIGTERM. Sandboxes go on afterwards."""
+    configure(settings.log_level, settings.log_json)
+    prepare_state(settings)
+    engine, guest = OciEngine(settings), GuestdClient()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        await engine.open()
+        stack.push_async_callback(engine.close)
+        store = await stack.enter_async_context(opened_store(settings))
+        stack.push_async_callback(guest.close)
+        await local_key(settings, store)
+        work = await stack.enter_async_context(Work())
+        control = build_control(settings, engine, guest, store, work)
+        await control.context.templates.register_built_in(settings.cache_dir / "templates")
+        await control.supervision.adopt()
+        work.spawn(control.supervision.run(), "supervision")
+        work.spawn(control.observations.run(), "observations")
+        gateway = Gateway(
+            control.live,
+            host=settings.host,
+            port=settings.gateway_port,
+            tls=tls_files(settings),
+            tls_port=settings.tls_port,
+            domain=settings.domain,
+            api_port=settings.api_port,
+        )
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        await _serve_api(settings, control.context, stop)
+
+
+async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) -> None:
+    config = uvicorn.Config(
+        create_app(context),
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=300,
+        timeout_graceful_shutdown=5,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    with _listener(settings.host, settings.api_port) as listener:
+        async with asyncio.TaskGroup() as group:
+            # Not `serve`: that would put signal handlers of its own in place of ours.
+            group.create_task(server._serve([listener]))  # pyright: ignore[reportPrivateUsage]
+            log.info("serving", api=settings.api_port, gateway=settings.gateway_port, tls=settings.tls_port)
+            await stop.wait()
+            log.info("stopping; sandboxes go on")
+            server.should_exit = True
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}; set WARREN_API_PORT") from error
+    return listener

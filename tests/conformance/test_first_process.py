@@ -1,0 +1,125 @@
+"""What only the first process of a pid namespace has to do, and what it must survive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .daemon import BINARY, Daemon
+from .processes import alive, children_of, eventually
+from .wire import Wire, command, shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BINARY_BYTES = 12 << 20
+IDLE_BYTES = 8 << 20
+FIRST_ANSWER = 0.010  # seconds; the best of several tries, because the machine is shared
+TRIES = 10
+MILD = "INT HUP USR1 USR2 PIPE QUIT ALRM TSTP TTIN TTOU CHLD CONT URG WINCH XCPU XFSZ VTALRM PROF"
+OTHER_SIGNALS = f"{MILD} ABRT ILL TRAP BUS FPE SEGV SYS STKFLT POLL PWR RTMIN STOP KILL".split()
+
+
+@pytest.fixture
+def first(nothing_left_behind: None) -> Iterator[Daemon]:
+    with Daemon.start(as_init=True) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def first_wire(first: Daemon) -> Wire:
+    return Wire(first)
+
+
+def test_it_is_the_first(first_wire: Wire) -> None:
+    assert first_wire.run(shell("echo $PPID")).stdout == b"1\n"
+
+
+def test_orphans_are_reaped(first: Daemon, first_wire: Wire) -> None:
+    first_wire.run(shell("for i in 1 2 3 4 5; do (setsid sh -c 'sleep 0.2' >/dev/null 2>&1 &) ; done"))
+    eventually(lambda: children_of(first.pid, zombies=True) == [], "no zombie is left")
+
+
+def test_exit_codes_are_right_while_orphans_are_reaped(first_wire: Wire) -> None:
+    for code in range(20):
+        run = first_wire.run(shell(f"(true &) ; (false &) ; exit {code}"))
+        assert (run.end or {}).get("exitCode", 0) == code
+
+
+def test_missing_programs_are_told_apart_while_orphans_are_reaped(first_wire: Wire) -> None:
+    for _ in range(20):
+        assert (first_wire.run({"process": {"cmd": "/none"}, "stdin": False}).end or {})["exitCode"] == 127
+
+
+def test_term_ends_it_and_everything_below(nothing_left_behind: None) -> None:
+    daemon = Daemon.start(as_init=True)
+    wire = Wire(daemon)
+    with wire.stream("process.Process/Start", shell("trap '' TERM; while :; do sleep 0.1; done")) as arriving:
+        next(arriving)
+        below = children_of(daemon.pid)
+        began = time.monotonic()
+        daemon.stop()
+        assert time.monotonic() - began < 9
+    assert below
+    eventually(lambda: not any(alive(pid) for pid in below), "nothing below lives")
+
+
+def test_it_survives_kill_all_by_a_user(first: Daemon, first_wire: Wire) -> None:
+    first_wire.run(shell("kill -9 -1; true"), user="user")
+    assert first.running
+    assert first_wire.http.get("/health").status_code == 204
+
+
+@pytest.mark.parametrize("name", OTHER_SIGNALS)
+def test_it_survives_signals_from_its_own_children(first: Daemon, first_wire: Wire, name: str) -> None:
+    first_wire.run(command("/bin/bash", "-c", f"kill -{name} 1", stdin=False))
+    assert first.running
+    assert first_wire.http.get("/health").status_code == 204
+
+
+def test_a_fork_storm_that_ends_leaves_it_well(first: Daemon, first_wire: Wire) -> None:
+    storm = "i=0; while [ $i -lt 500 ]; do (exec sleep 0.3 &) ; i=$((i+1)); done"
+    first_wire.run(shell(storm), user="user")
+    eventually(lambda: children_of(first.pid, zombies=True) == [], "all were reaped", 20)
+    assert first_wire.run(shell("echo well")).stdout == b"well\n"
+
+
+def test_interrupt_ends_it_with_success(nothing_left_behind: None) -> None:
+    daemon = Daemon.start()
+    os.kill(daemon.pid, signal.SIGTERM)
+    assert daemon.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_binary_is_small() -> None:
+    assert BINARY.stat().st_size <= BINARY_BYTES
+
+
+def test_idle_memory_is_small(nothing_left_behind: None) -> None:
+    with Daemon.start() as daemon:
+        assert daemon.memory("VmRSS") <= IDLE_BYTES
+
+
+def test_first_answer_comes_at_once(nothing_left_behind: None) -> None:
+    best = min(first_answer() for _ in range(TRIES))
+    assert best <= FIRST_ANSWER
+
+
+def first_answer() -> float:
+    """Seconds from the start of the daemon itself to its first listening socket answering."""
+    with Daemon.start(wait=False) as daemon:
+        address = ("127.0.0.1", daemon.port)
+        eventually(lambda: os.path.realpath(f"/proc/{daemon.pid}/exe") == str(BINARY), "the binary runs")
+        began = time.monotonic()
+        while True:
+            try:
+                with socket.create_connection(address, timeout=5) as connection:
+                    connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+                    assert connection.recv(100).startswith(b"HTTP/1.1 204")
+                    return time.monotonic() - began
+            except ConnectionRefusedError:
+                assert time.monotonic() - began < 5

@@ -1,0 +1,11 @@
+import pytest
+
+from tests.contract.store_suite import StoreSuite
+from warren.contracts.store import Store
+from warren.store.memory import MemoryStore
+
+
+class TestMemoryStore(StoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()

@@ -1,0 +1,241 @@
+import asyncio
+import os
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from tests.contract.postgres_cluster import cluster
+from tests.contract.store_suite import MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
+from warren.contracts.store import SandboxQuery, Store
+from warren.model.errors import Busy, Unavailable
+from warren.model.sandbox import State
+from warren.store import database
+from warren.store.sandboxes import page_statement
+from warren.store.schema import metadata
+from warren.store.sql import SqlStore
+
+
+@dataclass(frozen=True)
+class Place:
+    """An empty database."""
+
+    url: str
+    path: Path | None = None
+
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    # Not pytest's own folder: another user must be able to enter it, and a socket's path is short.
+    with tempfile.TemporaryDirectory(prefix="warren-pg-") as folder, cluster(Path(folder)) as url:
+        yield url
+
+
+async def _new_postgres_database(url: str) -> Place:
+    name = f"warren_test_{os.getpid()}_{next(_numbers)}"
+    engine = create_async_engine(url.format(database="postgres"), isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    await engine.dispose()
+    return Place(url.format(database=name))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> Place:
+    if request.param == "postgres":
+        return await _new_postgres_database(request.getfixturevalue("postgres_url"))
+    path = tmp_path / "state" / "warren.db"
+    return Place(f"sqlite+aiosqlite:///{path}", path)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    opened = SqlStore(place.url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+class TestSqlStore(StoreSuite):
+    @pytest.fixture
+    async def store(self, place: Place) -> AsyncIterator[Store]:
+        opened = SqlStore(place.url)
+        await opened.open()
+        yield opened
+        await opened.close()
+
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_everything_is_there_after_a_restart(place: Place) -> None:
+    before = SqlStore(place.url)
+    await before.open()
+    await before.open()
+    await before.add_project(PROJECT)
+    await before.add_key(key(1))
+    await before.add_sandbox(sandbox(metadata={"a": "b"}), MANY)
+    await before.close()
+    await before.close()
+
+    after = SqlStore(place.url)
+    await after.open()
+    assert await after.key_owner(key(1).digest) == (key(1), PROJECT)
+    assert await after.live_sandboxes() == [sandbox(metadata={"a": "b"})]
+    await after.close()
+
+
+async def test_servers_that_start_together_migrate_once(place: Place) -> None:
+    stores = [SqlStore(place.url) for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await stores[0].add_project(PROJECT)
+    assert await stores[3].projects() == [PROJECT]
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_two_servers_keep_one_quota(place: Place) -> None:
+    stores = [SqlStore(place.url) for _ in range(2)]
+    for store in stores:
+        await store.open()
+    await stores[0].add_project(PROJECT)
+    added = await asyncio.gather(*(stores[n % 2].add_sandbox(sandbox(n), 7) for n in range(40)))
+    assert sum(added) == 7
+    for store in stores:
+        await store.close()
+
+
+async def test_the_migrations_make_the_schema(store: Store, place: Place) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    engine = create_async_engine(place.url)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+async def test_cancelled_writers_leave_no_lock_behind(store: Store) -> None:
+    await store.add_project(PROJECT)
+    for delay in range(60):
+        task = asyncio.create_task(store.add_sandbox(sandbox(delay), MANY))
+        await asyncio.sleep(delay / 10_000)  # each is cut at another step
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(4):
+        assert await store.add_sandbox(sandbox(1000), MANY)
+    whole = await store.live_sandboxes()
+    assert whole == [row for row in (sandbox(n) for n in [*range(60), 1000]) if row in whole]
+
+
+async def test_a_closed_store_says_so(place: Place) -> None:
+    with pytest.raises(Unavailable, match="not open"):
+        await SqlStore(place.url).projects()
+
+
+async def test_observations_and_decisions_mix(store: Store) -> None:
+    """Durable and relaxed transactions share connections; each must find its own setting."""
+    await store.add_project(PROJECT)
+    for number in range(5):
+        await store.add_sandbox(sandbox(number), MANY)
+        await store.add_metrics([metric(number, T0)])
+        await store.add_logs(sandbox(number).id, [entry(number)])
+    assert await store.count_running(PROJECT.id) == 5
+
+
+# --- SQLite ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "warren.db"
+
+
+@pytest.fixture
+async def sqlite_store(path: Path) -> AsyncIterator[SqlStore]:
+    store = SqlStore(f"sqlite:///{path}")
+    await store.open()
+    await store.add_project(PROJECT)
+    yield store
+    await store.close()
+
+
+async def test_the_files_are_private(sqlite_store: SqlStore, path: Path) -> None:
+    await sqlite_store.add_key(key(1))
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == ["warren.db", "warren.db-shm", "warren.db-wal"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_page_is_one_walk_along_the_index(sqlite_store: SqlStore, path: Path) -> None:
+    query = SandboxQuery(PROJECT.id, metadata={"a": "1"}, after=(T0, "i5"), started_after=T0 - SECOND)
+    text = str(page_statement(query).compile(compile_kwargs={"literal_binds": True}))
+    with sqlite3.connect(path) as connection:
+        plan = " | ".join(str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {text}"))
+    assert "USING INDEX sandboxes_by_state (state=? AND project_id=?" in plan
+    assert "SCAN" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
+async def test_a_lock_held_elsewhere_is_busy(
+    sqlite_store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(database, "LOCK_WAIT_S", 0.1)
+    impatient = SqlStore(f"sqlite:///{path}")
+    try:
+        with pytest.raises(Busy, match="cannot"):
+            await impatient.open()
+        assert await sqlite_store.projects() == [PROJECT]  # readers go on
+        other.execute("COMMIT")
+        await impatient.open()
+        assert await impatient.add_sandbox(sandbox(state=State.CREATING), 1)
+    finally:
+        other.close()
+        await impatient.close()
+
+
+async def test_a_damaged_file_is_named_so(tmp_path: Path) -> None:
+    path = tmp_path / "broken.db"
+    path.write_bytes(b"this is no database" * 1000)
+    store = SqlStore(f"sqlite:///{path}")
+    with pytest.raises(Unavailable, match="damaged"):
+        await store.open()
+    with pytest.raises(Unavailable, match="not open"):
+        await store.projects()
+
+
+async def test_a_database_of_a_newer_version_is_refused(sqlite_store: SqlStore, path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Unavailable, match="newer"):
+        await SqlStore(f"sqlite:///{path}").open()
+
+
+async def test_a_full_disk_is_unavailable(sqlite_store: SqlStore, path: Path) -> None:
+    async def fill(connection: AsyncConnection) -> None:
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    await sqlite_store._database.write(fill)  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(Unavailable, match="full"):
+        for number in range(1000):
+            await sqlite_store.add_sandbox(sandbox(number, metadata={"k": "v" * 4000}), MANY)
+    assert await sqlite_store.projects() == [PROJECT]

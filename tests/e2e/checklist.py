@@ -1,0 +1,103 @@
+"""Which test proves which line of the wire contract's feature checklist; `python -m tests.e2e.checklist` prints it.
+
+The table between the two marks in SPEC.md is this module's output, and `test_checklist.py` holds it to that.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SPEC = HERE.parent.parent / "SPEC.md"
+BEGIN, END = "<!-- checklist: begin -->", "<!-- checklist: end -->"
+
+LINES = {
+    "C01": "API key authentication, 401 on a bad key",
+    "C02": "single-origin mode over http",
+    "C03": "domain mode over TLS",
+    "C06": "retry contract: `Should-Retry`",
+    "C07": "typed errors for every status and Connect code",
+    "S01": "create from template id, alias, `name:tag`, default `base`",
+    "S02": "timeout on create and its defaults",
+    "S03": "metadata",
+    "S04": "sandbox-wide environment",
+    "S05": "idempotency key",
+    "S06": "create and connect of older clients",
+    "S07": "connect to a running sandbox",
+    "S08": "set_timeout: shorter, longer, 0",
+    "S09": "kill, and False on what is not there",
+    "S10": "is_running; the context manager kills",
+    "S12": "list with every filter, order, pages",
+    "S13": "metrics",
+    "S14": "logs",
+    "S21": "public hosts, and their error bodies",
+    "N01": "closed egress",
+    "N04": "private traffic and its token",
+    "N05": "masked request host",
+    "P01": "run: output, callbacks, exit code",
+    "P02": "background commands",
+    "P03": "environment, directory, user, sudo",
+    "P04": "timeouts",
+    "P05": "stdin",
+    "P06": "streamed input",
+    "P07": "list, connect, kill by pid",
+    "P08": "output not retained",
+    "P09": "special characters, large and binary output",
+    "P10": "a sandbox killed while a command runs",
+    "T01": "terminal: create",
+    "T02": "terminal: input",
+    "T03": "terminal: resize",
+    "T04": "terminal: connect",
+    "T05": "terminal: kill",
+    "F01": "read text, bytes, stream, gzip",
+    "F02": "write text, bytes, file objects, iterators, gzip",
+    "F03": "many files, parents, overwriting",
+    "F04": "metadata of files",
+    "F05": "list with depth",
+    "F06": "info, links",
+    "F07": "exists",
+    "F08": "make_dir",
+    "F09": "rename",
+    "F10": "remove",
+    "F11": "watch_dir, polled and streamed",
+    "F12": "signed URLs",
+    "F13": "users, paths, no space",
+    "G01": "git",
+}
+"""The lines that this version serves, in the order of the contract's chapters."""
+
+
+def proofs() -> dict[str, list[str]]:
+    """line -> `module::test`, from the `covers` marks in the source."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(HERE.glob("test_*.py")):
+        for function in ast.parse(path.read_text()).body:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for line in _marked(function):
+                    found[line].append(f"{path.stem}::{function.name}")
+    return dict(found)
+
+
+def table() -> str:
+    """One row per line; tests of one module are listed together."""
+    rows = ["| Line | What | Proved by |", "|---|---|---|"]
+    everything = proofs()
+    for line, what in LINES.items():
+        modules: dict[str, list[str]] = defaultdict(list)
+        for proof in everything.get(line, []):
+            module, _, test = proof.partition("::")
+            modules[module].append(f"`{test}`")
+        cell = "<br>".join(f"**{module}**: {', '.join(tests)}" for module, tests in modules.items())
+        rows.append(f"| {line} | {what} | {cell or 'nothing'} |")
+    return "\n".join(rows)
+
+
+def _marked(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    for decorator in function.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.covers":
+            yield from (ast.literal_eval(argument) for argument in decorator.args)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,73 @@
+"""The REST application over the in-memory engine, guest and store: no runtime, no socket."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from warren.api.app import create_app
+from warren.control.keys import Keys
+from warren.control.work import Work
+from warren.engine.fake.engine import FakeEngine
+from warren.guest.fake import FakeGuest
+from warren.model.project import Project, ProjectLimits
+from warren.model.sandbox import Resources
+from warren.model.template import Template
+from warren.settings import Settings
+from warren.store.memory import MemoryStore
+from warren.wiring import Control, build_control
+
+BASE = Template(
+    id="tbase",
+    project_id=None,
+    names=("base",),
+    build_id="0d3c2a34-4b6e-4f63-9c30-111111111111",
+    digest="sha256:" + "0" * 64,
+    resources=Resources(),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+@dataclass
+class ApiServer:
+    client: httpx.AsyncClient
+    control: Control
+    engine: FakeEngine
+    guest: FakeGuest
+    store: MemoryStore
+    project: Project
+    key: str
+
+    async def other_project(self, **limits: int) -> dict[str, str]:
+        """Headers of a key of another project."""
+        project = Project(
+            id="6a1f3c9e-0000-4000-8000-000000000002",
+            name="other",
+            created_at=datetime.now(UTC),
+            limits=ProjectLimits(**limits),
+        )
+        await self.store.add_project(project)
+        _, secret = await self.control.context.keys.create(project, "other")
+        return {"X-API-KEY": secret}
+
+
+@asynccontextmanager
+async def api_server(state: Path) -> AsyncGenerator[ApiServer]:
+    engine, guest, store = FakeEngine(), FakeGuest(), MemoryStore()
+    await engine.open()
+    await store.open()
+    await store.put_template(BASE)
+    async with Work() as work:
+        control = build_control(Settings(state_dir=state), engine, guest, store, work)
+        work.spawn(control.supervision.run(), "supervision")
+        keys: Keys = control.context.keys
+        project = await keys.default_project()
+        _, secret = await keys.create(project, "test")
+        transport = httpx.ASGITransport(app=create_app(control.context), raise_app_exceptions=False)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://warren", headers={"X-API-KEY": secret}
+        ) as client:
+            yield ApiServer(client, control, engine, guest, store, project, secret)
