@@ -20,7 +20,7 @@ serve: setup ## start the server in the foreground, on the default ports
 
 test: setup ## everything: real runtimes, real client, real network; needs root
 	$(MAKE) --no-print-directory -C guestd test GO="$(GO)"
-	$(BIN)/pytest $(PYTEST_ARGS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest $(PYTEST_ARGS)
 
 check: ## what needs no root: style, types, layers, budgets
 	@scripts/setup packages python

@@ -52,7 +52,7 @@ def _cell(median: float | None) -> str:
 
 
 def _ratio(row: Row, ours: float | None, dockers: float | None) -> str:
-    if not ours or not dockers:
+    if ours is None or dockers is None or min(ours, dockers) <= 0:
         return "-"
     return f"{(ours / dockers if row.higher_is_better else dockers / ours):.1f}x"
 

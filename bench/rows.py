@@ -126,7 +126,7 @@ def burst(target: Target, scale: float) -> Samples:
     return Samples().measure(_count(3, scale), once)
 
 
-def idle_memory(target: Target, _: float) -> Samples:
+def idle_memory(target: Target, scale: float) -> Samples:
     """What one of twenty idle ones takes from the machine, after all have run a command."""
 
     def once() -> float:
@@ -144,7 +144,7 @@ def idle_memory(target: Target, _: float) -> Samples:
             for box in (*made, warm):
                 box.delete()
 
-    return Samples().measure(1, once)
+    return Samples().measure(max(1, round(3 * scale)), once)
 
 
 ROWS = (

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from e2b import AsyncSandbox, Sandbox
@@ -126,7 +126,7 @@ def async_sandbox(guest: Daemon) -> Callable[[], AsyncSandbox]:
     return lambda: AsyncSandbox(**options(guest))
 
 
-def options(daemon: Daemon) -> dict[str, object]:
+def options(daemon: Daemon) -> dict[str, Any]:
     """What the client would know about the sandbox after create, for one fixed address."""
     headers = {"E2b-Sandbox-Id": "conformance", "E2b-Sandbox-Port": "49983"}
     if daemon.token is not None:

@@ -92,6 +92,11 @@ class Daemon:
             time.sleep(0.005)
         raise TimeoutError(f"cannot reach guestd within {START_DEADLINE} s; its log: {self.log()}")
 
+    def mount(self, *arguments: str) -> None:
+        """Mount something that only the daemon's namespace sees."""
+        enter = ["nsenter", "--mount", f"--target={self.pid}", "mount"]
+        subprocess.run([*enter, *arguments], check=True, timeout=10, stdin=subprocess.DEVNULL)
+
     def init(self, **settings: Any) -> httpx.Response:
         """Send POST /init, and remember the tokens that it set."""
         headers = self.control_headers()

@@ -51,6 +51,13 @@ def test_path_of_the_request_is_used_to_find_the_command(wire: Wire, folder: Pat
     assert run.stdout == b"mine\n"
 
 
+def test_path_of_init_is_used_to_find_the_command(fresh_wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("#!/bin/sh\necho mine\n")
+    (tmp_path / "mine").chmod(0o755)
+    fresh_wire.daemon.init(envVars={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert fresh_wire.run(command("mine", stdin=False)).stdout == b"mine\n"
+
+
 def test_platform_variables_are_set(fresh_wire: Wire) -> None:
     fresh_wire.daemon.init(sandboxID="isandbox", templateID="ttemplate", hyperloopIP="192.0.2.1")
     found = environment(fresh_wire)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ BINARY_BYTES = 12 << 20
 IDLE_BYTES = 8 << 20
 FIRST_ANSWER = 0.010  # seconds; the best of several tries, because the machine is shared
 TRIES = 10
+RESTED_BYTES = 12 << 20
+OCTETS = "application/octet-stream"
 MILD = "INT HUP USR1 USR2 PIPE QUIT ALRM TSTP TTIN TTOU CHLD CONT URG WINCH XCPU XFSZ VTALRM PROF"
 OTHER_SIGNALS = f"{MILD} ABRT ILL TRAP BUS FPE SEGV SYS STKFLT POLL PWR RTMIN STOP KILL".split()
 
@@ -99,9 +102,24 @@ def test_binary_is_small() -> None:
     assert BINARY.stat().st_size <= BINARY_BYTES
 
 
+def test_version_names_the_daemon_and_the_wire() -> None:
+    said = subprocess.run([BINARY, "-version"], capture_output=True, text=True, timeout=5, check=True).stdout
+    assert "0.6.13" in said
+
+
 def test_idle_memory_is_small(nothing_left_behind: None) -> None:
     with Daemon.start() as daemon:
-        assert daemon.memory("VmRSS") <= IDLE_BYTES
+        eventually(lambda: daemon.memory("VmRSS") <= IDLE_BYTES, "the idle daemon is small")
+
+
+def test_memory_of_a_busy_daemon_is_given_back(nothing_left_behind: None) -> None:
+    with Daemon.start() as daemon:
+        wire = Wire(daemon)
+        wire.run(shell("head -c 100000000 /dev/zero"))
+        wire.files("POST", params={"path": "big"}, content=bytes(64 << 20), headers={"Content-Type": OCTETS})
+        wire.files("GET", params={"path": "big"})
+        wire.http.close()
+        eventually(lambda: daemon.memory("VmRSS") <= RESTED_BYTES, "it is small again", 20)
 
 
 def test_first_answer_comes_at_once(nothing_left_behind: None) -> None:

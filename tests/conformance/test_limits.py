@@ -13,6 +13,7 @@ from .wire import END, Frame, Wire, command, envelope, shell, to_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from e2b import AsyncSandbox
 
@@ -52,22 +53,38 @@ def test_text_that_no_process_can_be_given_is_an_error(wire: Wire, body: dict[st
     assert well(wire)
 
 
-def test_messages_beyond_the_limit_are_resource_exhausted(wire: Wire) -> None:
-    wire.daemon.reset_peak()
-    headers = wire.headers({"Content-Type": "application/json"})
-    response = wire.http.post("/filesystem.Filesystem/Stat", content=b'{"path":"' + b"x" * HUGE, headers=headers)
+def test_messages_beyond_the_limit_are_resource_exhausted(fresh_wire: Wire) -> None:
+    fresh_wire.daemon.reset_peak()
+    headers = fresh_wire.headers({"Content-Type": "application/json"})
+    response = fresh_wire.http.post("/filesystem.Filesystem/Stat", content=b'{"path":"' + b"x" * HUGE, headers=headers)
     assert (response.status_code, response.json()["code"]) == (429, "resource_exhausted")
-    assert wire.daemon.memory("VmHWM") < ROOM
+    assert fresh_wire.daemon.memory("VmHWM") < ROOM
 
 
-def test_envelopes_that_announce_too_much_are_resource_exhausted(wire: Wire) -> None:
-    wire.daemon.reset_peak()
-    headers = wire.headers({"Content-Type": "application/connect+json"})
+def test_envelopes_that_announce_too_much_are_resource_exhausted(fresh_wire: Wire) -> None:
+    fresh_wire.daemon.reset_peak()
+    headers = fresh_wire.headers({"Content-Type": "application/connect+json"})
     announced = b"\0" + (0xFFFF_FFFF).to_bytes(4, "big") + b"{}"
-    response = wire.http.post(f"/{START}", content=announced, headers=headers)
+    response = fresh_wire.http.post(f"/{START}", content=announced, headers=headers)
     assert response.content[0] == END
     assert b"resource_exhausted" in response.content or b"invalid_argument" in response.content
-    assert wire.daemon.memory("VmHWM") < ROOM
+    assert fresh_wire.daemon.memory("VmHWM") < ROOM
+
+
+def test_headers_of_a_part_are_bounded(wire: Wire, folder: Path) -> None:
+    wire.daemon.reset_peak()
+    body = b"--b\r\nX-Bomb: " + b"y" * HUGE + b'\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    response = wire.files("POST", params={"path": f"{folder}/f"}, content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, 400)
+    assert wire.daemon.memory("VmHWM") < ROOM // 4
+    assert list(folder.iterdir()) == []
+
+
+def test_a_thousand_parts_are_a_thousand_files(wire: Wire, folder: Path) -> None:
+    files = [("file", (f"{folder}/{i}", b"x")) for i in range(1000)]
+    assert len(wire.files("POST", files=files).json()) == 1000
+    assert len(list(folder.iterdir())) == 1000
 
 
 def test_deeply_nested_json_does_no_harm(wire: Wire) -> None:

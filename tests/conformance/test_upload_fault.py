@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from e2b import NotEnoughSpaceException, Sandbox
 
 from .daemon import FEW_INODES
 from .processes import eventually
-from .wire import Wire
+from .wire import Wire, command
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -50,6 +51,37 @@ def test_full_inodes_are_507(guest: Daemon, wire: Wire) -> None:
     assert (response.status_code, response.json()["code"]) == (507, 507)
     for path in made:
         path.unlink(missing_ok=True)
+
+
+def test_mounted_file_is_written_in_place(fresh_wire: Wire) -> None:
+    """Runtimes bind files like /etc/hosts over the image: nothing can be renamed over a mount."""
+    folder = fresh_wire.daemon.folder / "home"
+    (folder / "source").write_text("old content that is longer")
+    (folder / "target").touch()
+    fresh_wire.daemon.mount("--bind", f"{folder}/source", f"{folder}/target")
+    response = fresh_wire.files("POST", params={"path": f"{folder}/target"}, content=b"new", headers=OCTETS)
+    assert response.status_code == 200, response.text
+    assert (folder / "source").read_text() == "new"
+    assert sorted(path.name for path in folder.iterdir()) == ["root", "source", "target", "user"]
+
+
+def test_read_only_disk_is_an_error_with_a_reason(fresh_wire: Wire) -> None:
+    folder = fresh_wire.daemon.folder / "home/user"
+    fresh_wire.daemon.mount("-t", "tmpfs", "-o", "ro", "readonly", str(folder))
+    response = fresh_wire.files("POST", params={"path": f"{folder}/f"}, content=b"x", headers=OCTETS)
+    assert 400 <= response.status_code <= 507
+    assert response.json()["code"] == response.status_code
+    assert "read-only" in response.json()["message"]
+
+
+def test_running_program_can_be_replaced(wire: Wire, folder: Path) -> None:
+    shutil.copy("/bin/sleep", folder / "program")
+    with wire.stream("process.Process/Start", command(f"{folder}/program", "600", stdin=False)) as arriving:
+        pid = next(arriving).event["start"]["pid"]
+        response = wire.files("POST", params={"path": f"{folder}/program"}, content=b"#!/bin/sh\n", headers=OCTETS)
+        assert response.status_code == 200, response.text
+        assert (folder / "program").stat().st_mode & 0o111
+        wire.ok("process.Process/SendSignal", {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"})
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(guest: Daemon, wire: Wire, folder: Path) -> None:

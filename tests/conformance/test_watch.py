@@ -95,6 +95,14 @@ def test_overwriting_upload_is_a_write_and_nothing_hidden_shows(sandbox: Sandbox
     assert {kind for _, kind in events} <= {"write", "chmod"}
 
 
+def test_failed_upload_is_not_heard(sandbox: Sandbox, wire: Wire, folder: Path) -> None:
+    handle = sandbox.files.watch_dir(str(folder))
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nhalf of it'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert wire.files("POST", params={"path": f"{folder}/f"}, content=body, headers=headers).status_code >= 400
+    assert brief(heard(handle, folder)) == []
+
+
 def test_rename_is_rename_of_the_old_and_create_of_the_new(sandbox: Sandbox, folder: Path) -> None:
     (folder / "a").touch()
     handle = sandbox.files.watch_dir(str(folder))

@@ -1,16 +1,15 @@
 """One real server for all; tests reach it only through the `e2b` package, the command line, or as a browser would."""
 
-import importlib.util
 import os
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from e2b import Sandbox
 
+from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
 from tests.e2e.public_url import PublicUrl
 
@@ -35,32 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def leaks() -> ModuleType | None:
-    """tests/leaks.py: everything on the machine that a server must take away again."""
-    path = Path(__file__).parent.parent / "leaks.py"
-    if not path.exists():
-        return None
-    spec = importlib.util.spec_from_file_location("leaks", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, leaks: ModuleType | None) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     if os.geteuid() != 0:
         pytest.skip("sandboxes need root")
-    before = leaks.snapshot() if leaks else {}
     local = LocalServer(tmp_path_factory.mktemp("warren"))
-    with local, pytest.MonkeyPatch.context() as patch:
+    with nothing_left(local), local, pytest.MonkeyPatch.context() as patch:
         for name, value in local.environment.items():
             patch.setenv(name, value)
         yield local
         for info in _all_sandboxes():
             Sandbox.kill(info.sandbox_id)
-    if leaks:
-        assert not leaks.difference(before, leaks.snapshot()), "the server left something behind"
 
 
 def _all_sandboxes() -> list[Any]:

@@ -44,6 +44,7 @@ def test_shell_is_a_real_terminal(box: Sandbox, server: LocalServer) -> None:
     shell = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
     os.close(slave)
     try:
+        _read_until(master, b"$ ")
         os.write(master, b'tty && echo "in"side; exit 3\n')
         shown = _read_until(master, b"inside")
         assert b"/dev/pts/" in shown

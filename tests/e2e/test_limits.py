@@ -9,6 +9,7 @@ import httpx
 import pytest
 from e2b import RateLimitException, Sandbox, SandboxException, ServiceBusyException
 
+from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
 
 PROJECT_LIMIT, MACHINE_LIMIT = 1, 2
@@ -19,7 +20,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A machine with room for two sandboxes, on the fast runtime: limits do not depend on it."""
     if os.geteuid() != 0:
         pytest.skip("sandboxes need root")
-    with LocalServer(tmp_path_factory.mktemp("small"), runtime="crun", max_slots=MACHINE_LIMIT, pool_slots=1) as local:
+    local = LocalServer(tmp_path_factory.mktemp("small"), runtime="crun", max_slots=MACHINE_LIMIT, pool_slots=1)
+    with nothing_left(local), local:
         yield local
 
 

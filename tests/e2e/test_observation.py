@@ -45,11 +45,10 @@ async def test_the_async_client_reads_metrics(box: Sandbox) -> None:
 
 
 @pytest.mark.covers("S13", "C07")
-def test_metrics_of_nothing_are_not_found(create: Callable[..., Sandbox]) -> None:
-    sandbox = create()
-    sandbox.kill()
+@pytest.mark.usefixtures("server")
+def test_metrics_of_nothing_are_not_found() -> None:
     with pytest.raises(SandboxNotFoundException):
-        sandbox.get_metrics()
+        Sandbox.get_metrics("i" + "0" * 20)
 
 
 @pytest.mark.covers("S14")

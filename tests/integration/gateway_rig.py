@@ -12,6 +12,7 @@ from aiohttp import web
 
 from warren.contracts.routing import Route
 from warren.gateway.certificates import TlsFiles
+from warren.gateway.links import abort
 from warren.gateway.server import Gateway
 
 GUEST_PORT = 49983
@@ -89,7 +90,7 @@ class Rig:
         try:
             yield RawClient(reader, writer)
         finally:
-            writer.transport.abort()
+            abort(writer.transport)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from tests.integration.gateway_rig import GUEST_PORT, Rig, Script, read_head, running_gateway, to
+from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, Script, read_head, running_gateway, to
 from warren.model import limits
 
 pytestmark = pytest.mark.anyio
@@ -223,6 +223,69 @@ async def test_an_answer_that_stops_half_way_never_looks_whole(rig: Rig, answer:
         received = await raw.rest()
     assert b"200 OK" not in received or not received.endswith(b"0\r\n\r\n")
     assert received == b"" or received.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 502 "))
+
+
+@pytest.mark.parametrize("then", [b"zz\r\n", b"-5\r\n", b"FFFFFFFFFFFFFFFFFFFFF\r\n", b"5\r\nhelloX", b""])
+async def test_a_stream_that_breaks_later_is_cut_at_once(rig: Rig, then: bytes) -> None:
+    broken = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await broken.wait()
+        writer.write(then)
+        if then:
+            await reader.read()
+
+    await rig.script(rig.routes.add("abc").address, serve)
+    async with rig.raw() as raw:
+        await raw.send(f"GET / HTTP/1.1\r\n{HOST}\r\n")
+        await raw.head()
+        assert await raw.exactly(10) == b"5\r\nhello\r\n"
+        broken.set()
+        assert not (await raw.rest()).endswith(b"0\r\n\r\n")
+
+
+async def test_an_answer_before_its_question_is_nobodys_answer(rig: Rig) -> None:
+    closed: list[asyncio.Event] = []
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = asyncio.Event()
+        closed.append(mine)
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nreal")
+        await asyncio.sleep(0.05)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        try:
+            await reader.read()
+        finally:
+            mine.set()
+
+    await rig.script(rig.routes.add("abc").address, hasty)
+    for _ in range(2):
+        assert (await rig.client.get(rig.url, headers=to("abc"))).text == "real"
+        await asyncio.sleep(0.1)
+    assert closed[0].is_set()
+
+
+async def test_broken_chunks_end_the_sandbox_s_side_too(rig: Rig) -> None:
+    ended = asyncio.Event()
+
+    async def patient(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(65536):
+                pass
+        finally:
+            ended.set()
+
+    await rig.script(rig.routes.add("abc").address, patient)
+    async with rig.raw() as raw:
+        await raw.send(f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await asyncio.sleep(0.05)
+        await raw.send("zz\r\n")
+        async with asyncio.timeout(DEADLINE):
+            await ended.wait()
+        assert b" 400 " in await raw.rest()
 
 
 async def test_bytes_behind_an_answer_are_nobodys_answer(rig: Rig) -> None:

@@ -374,3 +374,35 @@ async def test_the_api_is_behind_its_name(unused_tcp_port: int) -> None:
         await rig.app("127.0.0.1", mirror, unused_tcp_port)
         seen = (await rig.client.post(rig.url + "/v2/sandboxes", headers=host, content=b"{}")).json()
         assert (seen["method"], seen["target"], seen["headers"]["host"]) == ("POST", "/v2/sandboxes", host["Host"])
+
+
+async def test_nothing_is_left_open_after_many_requests(rig: Rig) -> None:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/slow":
+            await asyncio.sleep(60)
+        return web.Response(body=await request.read())
+
+    route = rig.routes.add("abc")
+    await rig.app(route.address, serve, GUEST_PORT)
+    await rig.app(route.address, serve, 8000)
+
+    async def ask(number: int) -> None:
+        port = (GUEST_PORT, 8000)[number % 2]
+        if number % 5 == 0:
+            async with rig.raw() as raw:
+                await raw.send(f"POST /slow HTTP/1.1\r\nHost: {port}-abc.any.test\r\nContent-Length: 9\r\n\r\nx")
+        else:
+            answer = await rig.client.post(rig.url, headers=to("abc", port), content=b"x" * number * 999)
+            assert len(answer.content) == number * 999
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(100):
+            group.create_task(ask(number))
+    link = rig.gateway._links.to(route)
+    async with asyncio.timeout(DEADLINE):
+        while link.relays or len(link.upstreams) > limits.GATEWAY_POOL_PER_SANDBOX:
+            await asyncio.sleep(0.01)
+    rig.routes.kill("abc")
+    async with asyncio.timeout(DEADLINE):
+        while link.upstreams:
+            await asyncio.sleep(0.01)

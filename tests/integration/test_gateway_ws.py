@@ -104,6 +104,33 @@ async def test_an_end_that_leaves_takes_the_other_along(rig: Rig, session: aioht
         await ended.wait()
 
 
+async def test_the_last_words_of_a_client_arrive_although_it_has_left(rig: Rig) -> None:
+    heard = bytearray()
+    done = asyncio.Event()
+
+    async def slow_listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while data := await reader.read(65536):
+            heard.extend(data)
+            await asyncio.sleep(0.005)
+        done.set()
+
+    await rig.script(rig.routes.add("abc").address, slow_listener, PORT)
+    words = b"x" * 8_000_000
+    async with rig.raw() as raw:
+        await raw.send(
+            b"GET / HTTP/1.1\r\nHost: 8000-abc.any.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        await raw.head()
+        raw.writer.write(words)
+        raw.writer.close()
+        async with asyncio.timeout(DEADLINE):
+            await raw.writer.wait_closed()
+            await done.wait()
+    assert len(heard) == len(words)
+
+
 async def test_a_flooded_client_holds_back_the_sandbox(rig: Rig) -> None:
     sent = 0
     stuck = asyncio.Event()

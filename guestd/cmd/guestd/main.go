@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -33,9 +32,6 @@ var version = "0.0.0"
 
 const (
 	defaultPort = 49983
-	// gcPercent trades CPU for memory: an idle sandbox shall cost a few megabytes, and the
-	// transfers, which carry the bytes, work in pooled buffers.
-	gcPercent = 40
 	// maxThreadsAtOnce: one request at a time is the rule, so more only costs memory.
 	maxThreadsAtOnce = 4
 	// shutdownGrace is what commands get to end by themselves. Runtimes give about ten seconds.
@@ -54,7 +50,6 @@ func main() {
 		fmt.Printf("guestd %s (wire %s)\n", version, state.WireVersion)
 		return
 	}
-	debug.SetGCPercent(gcPercent)
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxThreadsAtOnce))
 	if err := run(opts); err != nil {
 		fmt.Fprintln(os.Stderr, "guestd:", err)
@@ -105,6 +100,9 @@ func run(opts options) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
+	if os.Getpid() == 1 {
+		_ = syscall.Kill(-1, syscall.SIGTERM) // also what commands have left in the background
+	}
 	processes.Shutdown(ctx)
 	if err := handler.Close(); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return err

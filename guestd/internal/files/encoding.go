@@ -15,14 +15,22 @@ var blocks = sync.Pool{New: func() any { block := make([]byte, blockBytes); retu
 func takeBlock() []byte        { return *blocks.Get().(*[]byte) }
 func returnBlock(block []byte) { blocks.Put(&block) }
 
+// bufferBytes is the reading step for a body: a small one needs no large buffer.
+func bufferBytes(length int64) int {
+	if length < 0 || length > blockBytes {
+		return blockBytes
+	}
+	return max(int(length), 4096)
+}
+
 // decoded undoes the Content-Encoding of a request body.
-func decoded(body io.Reader, header http.Header) (io.Reader, error) {
+func decoded(body io.Reader, header http.Header, step int) (io.Reader, error) {
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ",")))
 	switch encoding {
 	case "", "identity":
 		return body, nil
 	case "gzip", "x-gzip":
-		reader, err := gzip.NewReader(bufio.NewReaderSize(body, blockBytes))
+		reader, err := gzip.NewReader(bufio.NewReaderSize(body, step))
 		if err != nil {
 			return nil, inflateFault(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ const (
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
+	before := runtime.NumGoroutine()
 	dir := t.TempDir()
 	home := filepath.Join(dir, "home")
 	for _, path := range []string{home, filepath.Join(dir, "etc")} {
@@ -59,7 +61,17 @@ func newBench(t testing.TB) *bench {
 	server := httptest.NewServer(mux)
 	t.Cleanup(func() {
 		service.Close()
+		server.CloseClientConnections()
 		server.Close()
+		http.DefaultClient.CloseIdleConnections()
+		eventually(t, func() bool { return runtime.NumGoroutine() <= before })
+		if len(service.transfers) > 0 {
+			t.Errorf("%d transfers have not ended", len(service.transfers))
+		}
+		service.staging.Range(func(path, _ any) bool {
+			t.Errorf("%s is still being staged", path)
+			return true
+		})
 	})
 	return &bench{TB: t, service: service, state: st, url: server.URL, home: home,
 		rpc: filesystemconnect.NewFilesystemClient(server.Client(), server.URL)}

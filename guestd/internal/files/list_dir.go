@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +62,7 @@ func (l *listing) add(shown, real string, depth uint32) error {
 	for _, name := range names {
 		realPath := filepath.Join(real, name)
 		info, err := os.Lstat(realPath)
-		if errors.Is(err, fs.ErrNotExist) || l.service.isStaging(realPath) {
+		if isGone(err) || l.service.isStaging(realPath) {
 			continue
 		}
 		if err != nil {
@@ -98,9 +97,15 @@ var errTooManyEntries = tooMuch(
 	"cannot list more than %d entries or %d MiB at once; list with a smaller depth or run a command such as find",
 	maxListEntries, maxListBytes>>20)
 
-// isGone: a directory may be removed or replaced between its parent's listing and its own.
+// isGone: an entry may be removed or replaced between its parent's listing and its own, and
+// what lies deeper than any path can say, or is closed to root itself, cannot be shown.
 func isGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
+	for _, known := range []error{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.ESRCH, syscall.ENAMETOOLONG, syscall.EACCES} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
 }
 
 // readNames reads a directory in lexical order, and gives up when it has more names than

@@ -1,7 +1,6 @@
 package files
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"mime"
@@ -11,12 +10,13 @@ import (
 const partName = "file"
 
 // takeParts stages each part named "file". The destination is path, or else the part's
-// own file name with its directories, which multipart.Part.FileName would cut off.
+// own file name with its directories, which multipart.Part.FileName would cut off. The decoder
+// takes small steps, so content should be buffered.
 func (b *batch) takeParts(content io.Reader, boundary, path string) error {
 	if boundary == "" || len(boundary) > 70 {
 		return invalid("cannot read the multipart body: its boundary is missing or longer than 70 characters")
 	}
-	reader := multipart.NewReader(bufio.NewReaderSize(content, blockBytes), boundary)
+	reader := multipart.NewReader(content, boundary)
 	for count := 0; ; count++ {
 		part, err := reader.NextRawPart()
 		if errors.Is(err, io.EOF) {

@@ -3,9 +3,7 @@ package files
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
-	"syscall"
 
 	"connectrpc.com/connect"
 
@@ -13,7 +11,7 @@ import (
 )
 
 // Remove removes a path and all below it. A path that is not there is fine.
-func (s *Service) Remove(_ context.Context, req *connect.Request[filesystem.RemoveRequest]) (*connect.Response[filesystem.RemoveResponse], error) {
+func (s *Service) Remove(ctx context.Context, req *connect.Request[filesystem.RemoveRequest]) (*connect.Response[filesystem.RemoveResponse], error) {
 	_, path, err := s.locate(req.Header(), req.Msg.GetPath())
 	if err != nil {
 		return nil, err
@@ -22,8 +20,12 @@ func (s *Service) Remove(_ context.Context, req *connect.Request[filesystem.Remo
 	if path == "/" {
 		return nil, rpcError(invalid("cannot remove '/'; kill the sandbox instead"))
 	}
-	if err := os.RemoveAll(path); err != nil && !errors.Is(err, syscall.ENOTDIR) {
-		return nil, rpcError(internal("cannot remove '%s': %s", path, reason(err)))
+	if err := removeTree(ctx, path); err != nil {
+		var known *fault
+		if !errors.As(err, &known) {
+			known = internal("cannot remove '%s': %s", path, reason(err))
+		}
+		return nil, rpcError(known)
 	}
 	return connect.NewResponse(&filesystem.RemoveResponse{}), nil
 }

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"io"
@@ -26,8 +27,8 @@ func writtenAt(path string, metadata map[string]string) written {
 	return written{Path: path, Name: filepath.Base(path), Type: "file", Metadata: metadata}
 }
 
-// upload answers POST /files. All files of a request are staged before the first one
-// takes its place, so that a request which fails changes no file.
+// upload answers POST /files. All files of a request are staged before the first one takes
+// its place, so that a request which cannot be received as a whole changes nothing.
 func (s *Service) upload(w http.ResponseWriter, r *http.Request) {
 	body := &bodyReader{body: r.Body, control: http.NewResponseController(w)}
 	defer body.release()
@@ -60,7 +61,8 @@ func (s *Service) receive(r *http.Request, body *bodyReader) ([]written, error) 
 		return nil, f
 	}
 	defer s.end()
-	content, err := decoded(body, r.Header)
+	step := bufferBytes(r.ContentLength)
+	content, err := decoded(body, r.Header, step)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,7 @@ func (s *Service) receive(r *http.Request, body *bodyReader) ([]written, error) 
 	case "application/octet-stream":
 		err = batch.takeOctets(content, query.Get("path"))
 	case "multipart/form-data":
-		err = batch.takeParts(content, params["boundary"], query.Get("path"))
+		err = batch.takeParts(bufio.NewReaderSize(content, step), params["boundary"], query.Get("path"))
 	default:
 		err = invalid("cannot take Content-Type '%s'; send multipart/form-data or application/octet-stream", kind)
 	}

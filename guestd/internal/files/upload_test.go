@@ -3,6 +3,7 @@ package files
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"net"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -315,6 +317,79 @@ func TestMountPointFileIsWrittenInPlace(t *testing.T) {
 	}
 	if found := leftovers(t, b.home); len(found) > 0 {
 		t.Errorf("left behind: %v", found)
+	}
+}
+
+func TestFileSystemWithoutAttributes(t *testing.T) {
+	b := newBench(t)
+	dir := b.home + "/plain"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("ramfs", dir, "ramfs", 0, ""); err != nil {
+		t.Skip("cannot mount here:", err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	b.put("plain/f", "x", nil).files(t)
+	if got := b.stat("plain/f"); got.Metadata != nil {
+		t.Errorf("metadata %v", got.Metadata)
+	}
+	if got := b.put("plain/g", "x", map[string]string{"X-Metadata-K": "v"}).fault(t, 500); !strings.Contains(got, "no user attributes") {
+		t.Errorf("message %q", got)
+	}
+	if _, err := os.Stat(dir + "/g"); err == nil || len(leftovers(t, dir)) > 0 {
+		t.Error("the refused upload left something behind")
+	}
+}
+
+func TestReadersNeverSeeHalfAFile(t *testing.T) {
+	b := newBench(t)
+	const size = 600 << 10 // more than two blocks
+	whole := map[string]bool{}
+	for _, letter := range []string{"a", "b", "c"} {
+		whole[strings.Repeat(letter, size)] = true
+	}
+	b.put("f", strings.Repeat("a", size), nil).files(t)
+	var writers sync.WaitGroup
+	for content := range whole {
+		writers.Go(func() {
+			for range 8 {
+				if got := b.put("f", content, nil); got.status != 200 {
+					t.Errorf("status %d", got.status)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	for {
+		if got := b.get("f", nil); got.status != 200 || !whole[got.body] {
+			t.Errorf("status %d, %d bytes that nobody wrote", got.status, len(got.body))
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
+func TestTransfersAreBounded(t *testing.T) {
+	b := newBench(t)
+	for range maxTransfers {
+		b.service.transfers <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if f := b.service.begin(ctx); f == nil || f.status != statusClientGone {
+		t.Errorf("fault %v", f)
+	}
+	go func() { b.service.end() }()
+	if f := b.service.begin(context.Background()); f != nil {
+		t.Errorf("fault %v", f)
+	}
+	for range maxTransfers {
+		b.service.end()
 	}
 }
 

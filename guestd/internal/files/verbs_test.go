@@ -247,6 +247,77 @@ func TestMove(t *testing.T) {
 	wantCode(t, err, connect.CodeInternal, "different file systems")
 }
 
+func TestRemoveOfDeepAndWideTrees(t *testing.T) {
+	b := newBench(t)
+	const depth, width = 1000, 100
+	here, err := os.Open(b.home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { here.Close() }()
+	for range depth { // no path is long enough for this
+		if err := unix.Mkdirat(int(here.Fd()), "d", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Openat(int(here.Fd()), "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		here.Close()
+		here = os.NewFile(uintptr(fd), "d")
+	}
+	for i := range width {
+		dir := fmt.Sprintf("%s/d/w%d", b.home, i)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir+"/f", "")
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	few := before
+	few.Cur = 256
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.rpc.Remove(context.Background(), connect.NewRequest(&filesystem.RemoveRequest{Path: "d"}))
+	if restoreErr := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); restoreErr != nil {
+		t.Fatal(restoreErr)
+	}
+	if err != nil {
+		t.Fatalf("%.200s", err)
+	}
+	if _, err := os.Lstat(b.home + "/d"); err == nil {
+		t.Error("still there")
+	}
+}
+
+func TestRemoveBesideABusyWriter(t *testing.T) {
+	b := newBench(t)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.MkdirAll(fmt.Sprintf("%s/d/%d/x", b.home, i%7), 0o755)
+			}
+		}
+	}()
+	for range 20 { // whatever it says, it has to come to an end
+		_, _ = b.rpc.Remove(context.Background(), connect.NewRequest(&filesystem.RemoveRequest{Path: "d"}))
+	}
+	close(stop)
+	<-stopped
+	if _, err := b.rpc.Remove(context.Background(), connect.NewRequest(&filesystem.RemoveRequest{Path: "d"})); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRemove(t *testing.T) {
 	b := newBench(t)
 	remove := func(path string) error {

@@ -48,11 +48,21 @@ func (i Identity) Check() error {
 		return errors.New("cannot read caBundle; give PEM certificates")
 	}
 	for _, server := range i.DNSServers {
-		if _, err := netip.ParseAddr(server); err != nil {
-			return fmt.Errorf("cannot read dnsServers: %w", err)
+		if !isAddress(server) {
+			return fmt.Errorf("cannot use %q of dnsServers; give IP addresses", server)
 		}
 	}
+	if i.EventsIP != nil && *i.EventsIP != "" && !isAddress(*i.EventsIP) {
+		return errors.New("cannot use this hyperloopIP; give an IP address")
+	}
 	return nil
+}
+
+// isAddress takes zones only if they look like the name of an interface: the parser lets
+// anything through there, also line breaks.
+func isAddress(text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && idForm.MatchString(address.Zone())
 }
 
 func isCertificates(text string) bool {

@@ -16,9 +16,13 @@ const (
 	module     = "warren.dev/guestd/internal/"
 )
 
-// Main runs the tests of a package and then looks for what they left behind.
-func Main(m *testing.M) {
+// Main runs the tests of a package, winds up what they shared, and then looks for what
+// they left behind.
+func Main(m *testing.M, windUp ...func()) {
 	code := m.Run()
+	for _, end := range windUp {
+		end()
+	}
 	if code == 0 {
 		if left := settle(); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "%d goroutines outlive the tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))

@@ -6,13 +6,16 @@ import (
 	"os"
 	"time"
 
+	"connectrpc.com/connect"
+
 	processpb "warren.dev/guestd/gen/process"
 )
 
 var (
 	errNoStdin    = errors.New("stdin not enabled or closed")
 	errNoTerminal = errors.New("tty not assigned to process")
-	errPtyStdin   = errors.New("cannot close stdin for PTY process - send Ctrl+D (0x04) instead")
+	errPtyStdin   = connect.NewError(connect.CodeFailedPrecondition,
+		errors.New("cannot close stdin for PTY process - send Ctrl+D (0x04) instead"))
 )
 
 // input is the way into a process: a pipe, a terminal, or nothing.

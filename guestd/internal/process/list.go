@@ -12,10 +12,5 @@ import (
 func (s *Service) List(
 	context.Context, *connect.Request[processpb.ListRequest],
 ) (*connect.Response[processpb.ListResponse], error) {
-	response := &processpb.ListResponse{}
-	for _, p := range s.registry.running() {
-		response.Processes = append(response.Processes,
-			&processpb.ProcessInfo{Config: p.config, Pid: p.pid, Tag: p.tag})
-	}
-	return connect.NewResponse(response), nil
+	return connect.NewResponse(&processpb.ListResponse{Processes: s.registry.list()}), nil
 }

@@ -138,7 +138,11 @@ func (p *process) end(sig syscall.Signal) error {
 		return nil
 	}
 	p.signalOnce.Do(func() { close(p.signalled) })
-	if err := p.child.SignalGroup(sig); err != nil && err != syscall.ESRCH {
+	err := p.child.SignalGroup(sig)
+	if p.master != nil {
+		signalSession(p.child.Pid(), sig)
+	}
+	if err != nil && err != syscall.ESRCH {
 		return err
 	}
 	return nil

@@ -70,6 +70,7 @@ func (r *registry) retire(p *process) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reserved--
+	p.config = nil // only the list shows it, and it may hold megabytes of arguments
 	r.finished = append(r.finished, p)
 	if len(r.finished) > maxFinished {
 		r.drop(r.finished[0])
@@ -121,6 +122,19 @@ func better(a, b *process) bool {
 		return b.hasEnded()
 	}
 	return a.order > b.order
+}
+
+// list describes the processes that have not ended, oldest first.
+func (r *registry) list() []*processpb.ProcessInfo {
+	var infos []*processpb.ProcessInfo
+	for _, p := range r.running() {
+		r.mu.Lock()
+		if p.config != nil {
+			infos = append(infos, &processpb.ProcessInfo{Config: p.config, Pid: p.pid, Tag: p.tag})
+		}
+		r.mu.Unlock()
+	}
+	return infos
 }
 
 // running returns the processes that have not ended, oldest first.

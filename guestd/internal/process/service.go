@@ -23,7 +23,7 @@ const (
 	// retention is how long the result of an ended process can still be asked for.
 	retention = 30 * time.Second
 	// maxFinished bounds the results kept: each holds up to 96 KiB of output.
-	maxFinished = 512
+	maxFinished = 256
 )
 
 // Service implements the generated handler.
@@ -59,13 +59,13 @@ func (s *Service) find(selector *processpb.ProcessSelector) (*process, error) {
 func (s *Service) Shutdown(ctx context.Context) {
 	running := s.registry.running()
 	for _, p := range running {
-		p.terminate()
+		_ = p.terminate() // what cannot be asked is forced below, or is gone
 	}
 	for _, p := range running {
 		select {
 		case <-p.output.ended:
 		case <-ctx.Done():
-			p.kill()
+			_ = p.kill()
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -83,11 +82,6 @@ func parseInstructions(body io.Reader) (instructions, error) {
 	for name, value := range told.EnvVars {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
 			return told, fmt.Errorf("cannot set the variable %q; names take no '=', nothing takes NUL", name)
-		}
-	}
-	if address := told.HyperloopIP; address != nil && *address != "" {
-		if _, err := netip.ParseAddr(*address); err != nil {
-			return told, fmt.Errorf("cannot read hyperloopIP: %w", err)
 		}
 	}
 	return told, told.identity().Check()

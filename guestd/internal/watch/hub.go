@@ -30,6 +30,7 @@ type hub struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	dirs     map[int32]map[*watcher]struct{}
+	maxDirs  int
 	uploads  map[uint32]upload // by the cookie of the rename
 	moves    []move            // directories moved away, perhaps to where we see them again
 	sequence uint64
@@ -52,7 +53,7 @@ func newHub(describe Describe, log *journal.Journal) (*hub, error) {
 		return nil, err
 	}
 	h := &hub{
-		file: os.NewFile(uintptr(fd), "inotify"), describe: describe, log: log, done: make(chan struct{}),
+		file: os.NewFile(uintptr(fd), "inotify"), describe: describe, log: log, done: make(chan struct{}), maxDirs: maxDirs,
 		watchers: map[*watcher]struct{}{}, dirs: map[int32]map[*watcher]struct{}{}, uploads: map[uint32]upload{},
 	}
 	go h.run()

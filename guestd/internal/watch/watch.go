@@ -21,7 +21,7 @@ const (
 	// kernel's own queue has the same length.
 	maxQueued = 16_384
 	// maxQueuedTotal is the same over all watchers: ~0.5 KiB each with an entry.
-	maxQueuedTotal = 131_072
+	maxQueuedTotal = 65_536
 	// maxSeen bounds the names remembered to tell a scan's findings from late events.
 	maxSeen = 65_536
 	// maxMoves bounds renames of which only the first half has been seen.

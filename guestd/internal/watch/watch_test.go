@@ -426,66 +426,36 @@ func TestEqualEventsInARowAreOne(t *testing.T) {
 
 func TestTooManyDirectoriesEndTheWatchOnly(t *testing.T) {
 	b := newBench(t)
+	small := b.watch(&filesystem.CreateWatcherRequest{})
 	id := b.watch(&filesystem.CreateWatcherRequest{Recursive: true})
+	b.service.hub.mu.Lock()
+	b.service.hub.maxDirs = 3
+	b.service.hub.mu.Unlock()
+	b.do(os.MkdirAll(filepath.Join(b.root, "a/b/c/d"), 0o755))
+	var failure error
+	eventually(t, func() bool {
+		_, failure = b.take(id)
+		return failure != nil
+	})
+	if connect.CodeOf(failure) != connect.CodeResourceExhausted || !strings.Contains(failure.Error(), "3 directories") {
+		t.Errorf("error %v", failure)
+	}
+	_, err := b.rpc.CreateWatcher(context.Background(), connect.NewRequest(&filesystem.CreateWatcherRequest{Path: b.root, Recursive: true}))
+	if connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("a new one over the limit: %v", err)
+	}
+	b.want(small, "create a")
+}
+
+func TestAllQueuesTogetherAreBounded(t *testing.T) {
+	b := newBench(t)
+	id := b.watch(&filesystem.CreateWatcherRequest{})
+	b.service.hub.queued.Add(maxQueuedTotal)
 	b.service.mu.Lock()
 	w := b.service.polled[id]
 	b.service.mu.Unlock()
-	w.queue.fail(exhausted("enough"))
+	w.queue.push(&filesystem.FilesystemEvent{Name: "f"})
 	if _, err := b.take(id); connect.CodeOf(err) != connect.CodeResourceExhausted {
 		t.Errorf("error %v", err)
 	}
-}
-
-func TestEventOrderWithinOneKernelEvent(t *testing.T) {
-	var got []string
-	for _, kind := range eventTypes(interest, nil) {
-		got = append(got, strings.TrimPrefix(kind.String(), "EVENT_TYPE_"))
-	}
-	if strings.Join(got, " ") != "CREATE RENAME CHMOD WRITE REMOVE" {
-		t.Errorf("order %v", got)
-	}
-}
-
-func TestKeepaliveHeader(t *testing.T) {
-	for value, want := range map[string]time.Duration{
-		"": defaultKeepalive, "50": 50 * time.Second, "0": defaultKeepalive, "-3": defaultKeepalive,
-		"x": defaultKeepalive, "99999999999999999999": defaultKeepalive, "999999999": maxKeepalive,
-	} {
-		if got := keepalive(http.Header{"Keepalive-Ping-Interval": {value}}); got != want {
-			t.Errorf("%q: %v", value, got)
-		}
-	}
-}
-
-func TestHiddenNames(t *testing.T) {
-	for _, overwrites := range []bool{true, false} {
-		for _, empty := range []bool{true, false} {
-			o, e, ok := parseHidden(HiddenName(overwrites, empty))
-			if !ok || o != overwrites || e != empty {
-				t.Errorf("%v %v: %v %v %v", overwrites, empty, o, e, ok)
-			}
-		}
-	}
-	for _, name := range []string{"", ".guestd-upload-", ".guestd-upload-xx-0123456789abcdef01234567", ".bashrc"} {
-		if isHidden(name) {
-			t.Errorf("%q is hidden", name)
-		}
-	}
-}
-
-func FuzzParseRaw(f *testing.F) {
-	f.Add([]byte{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
-	f.Add([]byte{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255})
-	f.Fuzz(func(t *testing.T, buf []byte) {
-		for len(buf) > 0 {
-			_, rest, ok := parseRaw(buf)
-			if !ok {
-				return
-			}
-			if len(rest) >= len(buf) {
-				t.Fatal("no progress")
-			}
-			buf = rest
-		}
-	})
 }

@@ -101,9 +101,9 @@ func (w *watcher) subscribe(relative string) error {
 		h.dirs[int32(wd)] = map[*watcher]struct{}{}
 	}
 	h.dirs[int32(wd)][w] = struct{}{}
-	if len(h.dirs) > maxDirs {
+	if len(h.dirs) > h.maxDirs {
 		w.unsubscribe(int32(wd))
-		return exhausted("cannot watch more than %d directories; watch a smaller tree", maxDirs)
+		return exhausted("cannot watch more than %d directories; watch a smaller tree", h.maxDirs)
 	}
 	return nil
 }
@@ -181,13 +181,13 @@ func (w *watcher) receive(event rawEvent, arrived *upload) {
 	if known && event.mask&(unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_MOVED_FROM) != 0 {
 		delete(w.seen, name)
 	}
+	scanned := known && (event.mask&unix.IN_CREATE != 0 || arrived != nil) // the scan was faster
 	for _, kind := range eventTypes(event.mask, arrived) {
-		if kind == filesystem.EventType_EVENT_TYPE_CREATE && known && (event.mask&unix.IN_CREATE != 0 || arrived != nil) {
-			continue // the scan was faster
+		if kind != filesystem.EventType_EVENT_TYPE_CREATE || !scanned {
+			w.report(name, kind)
 		}
-		w.report(name, kind)
 	}
-	if w.recursive && event.name != "" && event.mask&unix.IN_ISDIR != 0 {
+	if !scanned && w.recursive && event.name != "" && event.mask&unix.IN_ISDIR != 0 {
 		w.receiveDir(event, name)
 	}
 }

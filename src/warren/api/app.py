@@ -19,7 +19,7 @@ def create_app(context: Context) -> FastAPI:
             route.handler,
             methods=[route.method],
             status_code=route.status,
-            response_model_exclude_none=False,
+            response_model_exclude_none=True,
             name=f"{route.method} {route.path}",
         )
     error_mapping.install(app)

@@ -43,7 +43,7 @@ def info(machine: Machine, as_json: bool) -> None:
     }
     if server.is_local:
         found |= {"domain": settings.public_domain, "stateDir": str(settings.state_dir), "runtime": settings.runtime}
-    with Rest(server) as rest:
+    with Rest(server, machine.transport) as rest:
         found["isUp"] = rest.is_up()
         if found["isUp"] and found["hasKey"]:
             try:

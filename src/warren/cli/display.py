@@ -13,6 +13,7 @@ from rich.text import Text
 
 from warren.telemetry.redaction import printable
 
+NOTHING = "-"
 WIDTH_WITHOUT_TERMINAL = 500
 """Columns when nobody looks: wide enough that nothing is folded for `grep`."""
 
@@ -53,9 +54,9 @@ def console() -> Console:
 
 
 def cell(value: object) -> str:
+    if value is None or value in ("", [], (), {}):
+        return NOTHING
     match value:
-        case None | "" | [] | {}:
-            return "-"
         case bool():
             return "yes" if value else "no"
         case list() | tuple():
@@ -70,14 +71,14 @@ def cell(value: object) -> str:
 def when(stamp: str | None) -> str:
     """A time of the wire, to the second, in UTC."""
     parsed = _parsed(stamp)
-    return "-" if parsed is None else parsed.strftime("%Y-%m-%d %H:%M:%SZ")
+    return NOTHING if parsed is None else parsed.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def left(stamp: str | None, now: datetime) -> str:
     """How long until then: `4m 59s`."""
     parsed = _parsed(stamp)
     if parsed is None:
-        return "-"
+        return NOTHING
     minutes, seconds = divmod(max(0, int((parsed - now).total_seconds())), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"

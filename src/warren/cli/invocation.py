@@ -10,6 +10,7 @@ from warren.cli import address
 from warren.cli.address import Address
 from warren.cli.machine import Machine
 from warren.cli.rest import Rest
+from warren.model.errors import BadRequest
 
 COMPLETION_MAX = 100
 """Sandboxes offered on TAB."""
@@ -31,6 +32,8 @@ def sandbox_argument(command: Handler) -> Handler:
 
 
 def sandbox_path(sandbox_id: str) -> str:
+    if not sandbox_id:
+        raise BadRequest("cannot use an empty sandbox id; see `warren sandbox list`")
     return f"/sandboxes/{quote(sandbox_id, safe='')}"
 
 
@@ -39,7 +42,7 @@ def server_address(machine: Machine) -> Address:
 
 
 def rest(machine: Machine) -> Rest:
-    return Rest(server_address(machine))
+    return Rest(server_address(machine), machine.transport)
 
 
 def complete_sandboxes(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:

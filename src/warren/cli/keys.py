@@ -1,8 +1,6 @@
 """`warren key …`: through the server when it runs, else on the database itself."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 
@@ -10,12 +8,7 @@ from warren.cli import display
 from warren.cli.invocation import json_option, server_address
 from warren.cli.machine import Machine
 from warren.cli.rest import Json, Rest, inner
-from warren.control.clock import SystemClock, SystemIds
-from warren.control.keys import Keys
 from warren.model.errors import BadRequest, KeyNotFound
-from warren.model.project import ApiKey, Project
-from warren.settings import Settings
-from warren.store.sql import SqlStore
 from warren.telemetry.redaction import printable
 
 
@@ -97,46 +90,13 @@ class ServerKeyring:
         self._server.delete(f"/api-keys/{key_id}")
 
 
-class DatabaseKeyring:
-    """The keys of the default project, for whoever can open the database."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def create(self, name: str) -> Json:
-        async def create(keys: Keys, project: Project) -> Json:
-            made, secret = await keys.create(project, name)
-            return _from_model(made) | {"key": secret}
-
-        return asyncio.run(self._use(create))
-
-    def list(self) -> list[Json]:
-        async def read(keys: Keys, project: Project) -> list[Json]:
-            return [_from_model(row) for row in await keys.list(project)]
-
-        return asyncio.run(self._use(read))
-
-    def revoke(self, key_id: str) -> None:
-        async def revoke(keys: Keys, project: Project) -> None:
-            await keys.revoke(project, key_id)
-
-        asyncio.run(self._use(revoke))
-
-    async def _use(self, work: Callable[[Keys, Project], Coroutine[Any, Any, Any]]) -> Any:
-        store = SqlStore(self._settings.database)
-        await store.open()
-        try:
-            keys = Keys(store=store, clock=SystemClock(), ids=SystemIds())
-            return await work(keys, await keys.default_project())
-        finally:
-            await store.close()
-
-
 def _keyring(machine: Machine) -> Keyring:
     address = server_address(machine)
-    server = Rest(address)
+    server = Rest(address, machine.transport)
     if not address.is_local or (server.is_up() and address.api_key is not None):
         return ServerKeyring(server)
+    from warren.cli.key_database import DatabaseKeyring  # the database's libraries cost a second
+
     return DatabaseKeyring(machine.settings())
 
 
@@ -158,14 +118,4 @@ def _from_wire(row: Json) -> Json:
         "mask": shown,
         "createdAt": row.get("createdAt"),
         "lastUsed": row.get("lastUsed"),
-    }
-
-
-def _from_model(row: ApiKey) -> Json:
-    return {
-        "id": row.id,
-        "name": row.name,
-        "mask": row.mask,
-        "createdAt": row.created_at.isoformat(),
-        "lastUsed": None if row.last_used_at is None else row.last_used_at.isoformat(),
     }

@@ -25,7 +25,7 @@ def raw(terminal: int) -> Generator[None]:
     """Every key goes through as it is; afterwards the terminal is what it was, whatever happened."""
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal)
+        tty.setraw(terminal, termios.TCSADRAIN)  # the default would throw away what was typed ahead
         yield
     except BaseException:
         with contextlib.suppress(OSError):

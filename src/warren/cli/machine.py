@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from warren.settings import Settings, load
 
 
@@ -17,12 +19,14 @@ class LocalAccess:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """serve: run the server until it is told to stop. prepare: make key and certificates if they are not there yet."""
+    """serve: run the server until it is told to stop. prepare: make key and certificates if they are not there yet.
+    transport: what REST calls go through instead of the network."""
 
     environ: Mapping[str, str]
     is_root: bool
     serve: Callable[[Settings], None]
     prepare: Callable[[Settings], LocalAccess]
+    transport: httpx.BaseTransport | None = None
 
     def settings(self) -> Settings:
         """Raises BadRequest for a variable it cannot read."""

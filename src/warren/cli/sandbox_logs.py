@@ -64,9 +64,10 @@ def _milliseconds(stamp: str) -> int:
 
 
 def _line(entry: Json) -> str:
-    logger = inner(entry, "fields").get("logger", "")
-    words = (display.when(entry["timestamp"]), entry["level"].ljust(5), logger, entry["message"])
-    return " ".join(printable(str(word)) for word in words)
+    details = inner(entry, "fields")
+    head = (display.when(entry["timestamp"]), entry["level"].ljust(5), details.get("logger", ""), entry["message"])
+    tail = (f"{name}={value}" for name, value in details.items() if name != "logger")
+    return " ".join(printable(str(word)) for word in (*head, *tail))
 
 
 def _is_running(server: Rest, sandbox_id: str) -> bool:

@@ -37,12 +37,18 @@ class Work:
         task = self._group.create_task(_logged(coroutine, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before its first step
         return task
 
     def begin(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Future[T]:
         """Run in the background and hand out the outcome, which any number of callers may await, shielded."""
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.spawn(_deliver(coroutine, outcome), name)
+
+        def settle(_: object) -> None:
+            coroutine.close()
+            outcome.cancel()  # does nothing to one that is done
+
+        self.spawn(_deliver(coroutine, outcome), name).add_done_callback(settle)
         return outcome
 
     async def finish(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
@@ -60,14 +66,7 @@ async def _logged(coroutine: Coroutine[Any, Any, T], name: str) -> T | None:
 
 async def _deliver(coroutine: Coroutine[Any, Any, T], outcome: asyncio.Future[T]) -> None:
     try:
-        result = await coroutine
-    except asyncio.CancelledError:
-        outcome.cancel()
-        raise
+        outcome.set_result(await coroutine)
     except Exception as error:  # handed to whoever waits
-        if not outcome.done():
-            outcome.set_exception(error)
-            outcome.exception()  # nobody may be waiting any more: that is no news
-        return
-    if not outcome.done():
-        outcome.set_result(result)
+        outcome.set_exception(error)
+        outcome.exception()  # nobody may be waiting any more: that is no news

@@ -1,12 +1,14 @@
 """What is open to each sandbox, so that all of it can be cut at once."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
 from typing import cast
 
+from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 
 from warren.contracts.routing import Route
@@ -22,7 +24,6 @@ class Upstream(ResponseHandler):
     def __init__(self, link: "Link", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.link = link
-        self.requests = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -30,6 +31,13 @@ class Upstream(ResponseHandler):
         self.link.upstreams.add(self)
         if self.link.is_gone:
             self.reset()
+
+    def data_received(self, data: bytes) -> None:
+        """aiohttp tells a parse error to whoever waits for a head, but not to the body that it is in."""
+        body = self._payload
+        super().data_received(data)
+        if body is not None and self.exception() is not None and not body.is_eof():
+            body.set_exception(ClientPayloadError("cannot read the rest of the answer"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.link.upstreams.discard(self)
@@ -43,6 +51,12 @@ class Upstream(ResponseHandler):
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None and not transport.is_closing():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        abort(transport)
+
+
+def abort(transport: asyncio.Transport) -> None:
+    """asyncio's own transports (uvloop's do not) raise when they were closed and have just been flushed."""
+    with contextlib.suppress(AttributeError):
         transport.abort()
 
 
@@ -65,7 +79,7 @@ class Relay:
     def cut(self) -> None:
         """Abort both sides; the client sees a broken connection, never a clean end."""
         self.is_cut = True
-        self.client.abort()
+        abort(self.client)
         if self.upstream is not None:
             self.upstream.reset()
 
@@ -152,6 +166,10 @@ class Links:
         for link in self._links.values():
             link.cut()
 
-    def sweep(self, now: float) -> None:
-        for link in self._links.values():
-            link.sweep(now)
+    def sweep(self, now: float, is_live: Callable[[str], bool]) -> None:
+        """A request that raced with its sandbox's end may have made a link that nobody would cut any more."""
+        for key, link in list(self._links.items()):
+            if key == API_KEY or is_live(key):
+                link.sweep(now)
+            else:
+                self.cut(key)

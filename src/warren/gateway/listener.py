@@ -6,6 +6,7 @@ from typing import cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
@@ -44,6 +45,15 @@ class ClientConnection(RequestHandler):
             return
         client.set_write_buffer_limits(high=limits.GATEWAY_WRITE_BUFFER_BYTES)
         self._head_deadline = self._loop.call_later(limits.GATEWAY_HEAD_DEADLINE_S, self._drop_if_silent)
+
+    def data_received(self, data: bytes) -> None:
+        """aiohttp queues a parse error behind the request whose body it is in, and that body would never end."""
+        super().data_received(data)
+        if self._current_request is None or not self._messages:
+            return
+        body = self._current_request.content
+        if not isinstance(self._messages[-1][0], RawRequestMessage) and not body.is_eof():
+            body.set_exception(web.RequestPayloadError("cannot read the request's body"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._head_deadline is not None:

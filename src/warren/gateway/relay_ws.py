@@ -9,7 +9,7 @@ import asyncio
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 
-from warren.gateway.links import Relay, Upstream
+from warren.gateway.links import Relay, Upstream, abort
 
 
 def asks_for_websocket(request: web.BaseRequest) -> bool:
@@ -41,6 +41,8 @@ class _End(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._before = before
         self._relay = relay
+        self._is_over = False
+        self._lost: tuple[Exception | None] | None = None
 
     def data_received(self, data: bytes) -> None:
         self._relay.touch()
@@ -56,11 +58,21 @@ class _End(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = (exc,)
         if not self.closed.done():
             self.closed.set_result(None)
         if self.other is not None:
             self.other.transport.close()
-        self._before.connection_lost(exc)
+        self._tell()
+
+    def end(self) -> None:
+        self._is_over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Not before the splice is over: aiohttp would cancel it while the other end still has bytes to send."""
+        if self._is_over and self._lost is not None:
+            self._before.connection_lost(self._lost[0])
 
 
 async def splice(request: web.BaseRequest, upstream: Upstream, relay: Relay, head: bytes) -> None:
@@ -69,7 +81,7 @@ async def splice(request: web.BaseRequest, upstream: Upstream, relay: Relay, hea
     if inner is None or relay.client.is_closing():
         raise ConnectionResetError("cannot relay: one side is gone")
     from_client, from_sandbox = _Tail(), _Tail()
-    request.protocol.set_parser(from_client)  # pyright: ignore[reportArgumentType]  # duck-typed; aiohttp's own TODO
+    request.protocol.set_parser(from_client)  # pyright: ignore[reportArgumentType]  # any object with these two methods
     upstream.set_parser(from_sandbox, None)
     ends = _End(relay.client, request.protocol, relay), _End(inner, upstream, relay)
     ends[0].other, ends[1].other = ends[1], ends[0]
@@ -80,4 +92,9 @@ async def splice(request: web.BaseRequest, upstream: Upstream, relay: Relay, hea
         end.transport.set_protocol(end)
     for end in ends:
         end.transport.resume_reading()
-    await asyncio.gather(*(end.closed for end in ends))
+    try:
+        await asyncio.gather(*(end.closed for end in ends))
+    finally:
+        for end in ends:
+            abort(end.transport)
+            end.end()

@@ -139,7 +139,7 @@ class Gateway:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timers["sweep"] = loop.call_later(limits.GATEWAY_SWEEP_S, self._sweep)
-        self._links.sweep(loop.time())
+        self._links.sweep(loop.time(), lambda sandbox_id: self._routes.find(sandbox_id) is not None)
 
     def _renew(self) -> None:
         """Certificates outlive a server that runs for long: look once a day, new connections get the new one."""

@@ -22,7 +22,7 @@ class ProjectLimits:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`id` is a UUID, on the wire `teamID`."""
+    """`id` is a UUID."""
 
     id: str
     name: str

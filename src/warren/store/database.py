@@ -28,7 +28,9 @@ from warren.model.errors import BadRequest, Unavailable
 from warren.store.foreign_errors import translated
 
 LOCK_WAIT_S = 5
-"""Seconds to wait for a lock or a free connection; then the caller is told Busy."""
+"""Seconds to wait for a lock that another process or server holds; then the caller is told Busy."""
+QUEUE_WAIT_S = 20
+"""Seconds to wait for a connection of this process: a burst of 1,000 creates writes for 5 on a small machine."""
 STATEMENT_DEADLINE_S = 15
 """Seconds for one statement on Postgres; above LOCK_WAIT_S, so that the exact reason comes first."""
 READERS = 4
@@ -195,7 +197,7 @@ def _sqlite_engine(url: URL, connections: int, **options: Any) -> AsyncEngine:
         poolclass=AsyncAdaptedQueuePool,
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=LOCK_WAIT_S,
+        pool_timeout=QUEUE_WAIT_S,
         connect_args={"timeout": LOCK_WAIT_S},
         **options,
     )
@@ -225,7 +227,7 @@ def _postgres_engine(url: URL) -> AsyncEngine:
         url,
         pool_size=POSTGRES_CONNECTIONS,
         max_overflow=0,
-        pool_timeout=LOCK_WAIT_S,
+        pool_timeout=QUEUE_WAIT_S,
         pool_pre_ping=True,
         connect_args={
             "timeout": LOCK_WAIT_S,

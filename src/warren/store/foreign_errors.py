@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -28,8 +27,6 @@ def translated() -> Generator[None]:
         raise Busy("cannot reach the database in time: it is busy; try again") from error
     except DBAPIError as error:
         raise meaning(error) from error
-    except CommandError as error:
-        raise Unavailable("cannot use this database: a newer Warren wrote it; install that version again") from error
     except OSError as error:  # asyncpg's connect lets these through
         raise Unavailable(f"cannot reach the database: {error}") from error
 

@@ -4,8 +4,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from warren.model.errors import Unavailable
 
 _ONE_AT_A_TIME = 0x57415252454E
 """Any number of our own: the Postgres lock under which servers that start together migrate one after the other."""
@@ -22,4 +25,7 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise Unavailable("cannot use this database: a newer Warren wrote it; install that version again") from error

@@ -45,10 +45,10 @@ try {
     timeoutMs: 0,
     onData: (data) => {
       shown += new TextDecoder().decode(data)
-      if (shown.includes('\n90\r\n')) saw.resolve()
+      if (shown.includes('width 90\r\n')) saw.resolve()
     },
   })
-  await sandbox.pty.sendInput(terminal.pid, new TextEncoder().encode('tput cols\n'))
+  await sandbox.pty.sendInput(terminal.pid, new TextEncoder().encode(`echo wi''dth $(tput cols)\n`))
   await Promise.race([saw.promise, rejectAfter(timeout(20), `no columns in ${shown}`)])
   await sandbox.pty.kill(terminal.pid)
 

@@ -69,6 +69,8 @@ class FakeEngine:
         if len(self.machine.sandboxes) >= self.machine.slots:
             raise NoCapacity
         await asyncio.sleep(0)
+        if not spec.image.path:
+            raise EngineFailed(f"cannot run sandbox {spec.id}: its image has no path")
         if self.fail_next is not None:
             message, self.fail_next = self.fail_next, None
             raise EngineFailed(f"cannot run sandbox {spec.id}: {message}")

@@ -13,6 +13,8 @@ OCI_VERSION = "1.0.2"
 GUEST_DIR = "/.warren"
 GUEST_COMMAND = f"{GUEST_DIR}/guestd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+CPU_INFO = "/sys/devices/system/cpu"
 MIB = 1024 * 1024
 
 CAPABILITIES = (
@@ -38,19 +40,26 @@ SENTRY_PIDS = 8192
 DEV_BYTES = 64 * 1024
 """Bytes of the tmpfs that holds the device nodes: they need none, so nothing else fits."""
 SHM_SHARE = 4
-"""/dev/shm may fill one quarter of the memory, and not more than SHM_MAX_BYTES."""
+"""Shared memory may fill one quarter of the memory, and not more than SHM_MAX_BYTES."""
 SHM_MAX_BYTES = 512 * MIB
 
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
     "/proc/config.gz",
+    "/proc/diskstats",
     "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
     "/proc/kcore",
     "/proc/keys",
     "/proc/key-users",
     "/proc/kmsg",
     "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/sysrq-trigger",
@@ -74,7 +83,6 @@ class Paths:
     cgroup: str
     boot_id: Path | None = None
     meminfo: Path | None = None
-    sys: Path | None = None
 
 
 def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
@@ -83,7 +91,7 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
     return _bundle(
         spec,
         paths,
-        mounts=_mounts(spec, paths),
+        mounts=[*_mounts(spec, paths), _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")],
         linux={
             "namespaces": _namespaces(slot),
             "cgroupsPath": paths.cgroup,
@@ -115,7 +123,8 @@ def crun_bundle(spec: SandboxSpec, slot: Slot, paths: Paths, open_files: int) ->
             "cgroupsPath": paths.cgroup,
             "resources": {**_resources(spec, pids=spec.resources.pids), "devices": _device_rules()},
             "maskedPaths": list(MASKED_PATHS),
-            "readonlyPaths": list(READONLY_PATHS),
+            # Children again after their parents: crun binds a parent anew and forgets that they were read-only.
+            "readonlyPaths": [*READONLY_PATHS, BOOT_ID, "/sys", CPU_INFO],
             "seccomp": profile(),
         },
         open_files=open_files,
@@ -178,25 +187,24 @@ def _resources(spec: SandboxSpec, pids: int) -> Json:
 
 def _mounts(spec: SandboxSpec, paths: Paths) -> list[Json]:
     shm = min(spec.resources.memory_mb * MIB // SHM_SHARE, SHM_MAX_BYTES)
-    mounts = [
+    return [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", f"size={DEV_BYTES}"),
-        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),
+        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=666", "mode=620", "gid=5"),
+        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+        _mount(GUEST_DIR, "bind", str(paths.guest_dir), "rbind", "ro", "nosuid", "nodev"),
     ]
-    if paths.sys is None:
-        mounts.append(_mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"))
-    mounts.append(_mount(GUEST_DIR, "bind", str(paths.guest_dir), "rbind", "ro", "nosuid", "nodev"))
-    return mounts
 
 
 def _truthful_mounts(paths: Paths) -> list[Json]:
     """What the host's kernel would otherwise tell of the host instead of the sandbox."""
-    mounts: list[Json] = []
-    if paths.sys is not None:
-        mounts.append(_mount("/sys", "bind", str(paths.sys), "rbind", "ro", "nosuid", "noexec", "nodev"))
-    for place, source in (("/proc/sys/kernel/random/boot_id", paths.boot_id), ("/proc/meminfo", paths.meminfo)):
+    mounts = [
+        # Not sysfs: it would show the host's devices. Language runtimes look for the processors, so those are there.
+        _mount("/sys", "tmpfs", "tmpfs", "nosuid", "noexec", "nodev", "mode=755", f"size={DEV_BYTES}"),
+        _mount(CPU_INFO, "bind", CPU_INFO, "rbind", "ro", "nosuid", "noexec", "nodev"),
+    ]
+    for place, source in ((BOOT_ID, paths.boot_id), ("/proc/meminfo", paths.meminfo)):
         if source is not None:
             mounts.append(_mount(place, "bind", str(source), "bind", "ro", "nosuid", "noexec", "nodev"))
     return mounts

@@ -13,7 +13,7 @@ MINIMAL_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 def run(purpose: str, argv: Sequence[str], deadline_s: float, stdin: str = "") -> str:
     """Standard output of a command. Raises EngineFailed("cannot <purpose>: …")."""
     try:
-        done = subprocess.run(  # noqa: S603  # argv is built here, never a shell
+        done = subprocess.run(  # argv is built here, never a shell
             argv,
             input=stdin,
             capture_output=True,

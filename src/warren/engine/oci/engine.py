@@ -1,6 +1,5 @@
 """The engine of this machine (`warren.contracts.engine.Engine`)."""
 
-import asyncio
 import os
 import shutil
 from dataclasses import replace
@@ -8,19 +7,20 @@ from dataclasses import replace
 import structlog
 
 from warren.contracts.engine import Placement, SandboxSpec
-from warren.engine.oci import firewall
+from warren.engine.oci import firewall, forwarding
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group
 from warren.engine.oci.box import Box, new_record
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
+from warren.engine.oci.crun import Crun
 from warren.engine.oci.network import Network
-from warren.engine.oci.places import Places, install_guest
+from warren.engine.oci.places import RUN_ROOT, Places, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
 from warren.engine.oci.process import ProcessId
 from warren.engine.oci.runsc import Runsc
 from warren.engine.oci.runtime import Runtime
-from warren.engine.oci.slot import SlotPlan
-from warren.engine.oci.threads import finish, on_thread
+from warren.engine.oci.slot import Slot, SlotPlan
+from warren.engine.oci.threads import on_thread, to_the_end
 from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, SandboxNotFound
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
@@ -42,7 +42,8 @@ class OciEngine:
         self._plan = SlotPlan(settings.network, settings.bridge, self._places.netns, settings.max_slots)
         self._network = Network(self._plan)
         self._cgroups = Cgroups(f"warren_{settings.bridge}")
-        self._pool = SlotPool(self._plan, SlotMaker(self._plan, self._network), settings.pool_slots)
+        maker = SlotMaker(self._plan, self._network, self._prepare_slot)
+        self._pool = SlotPool(self._plan, maker, settings.pool_slots)
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
         self._lock: int | None = None
@@ -72,7 +73,8 @@ class OciEngine:
         forget_other_boots(self._places)
         guest_dir = install_guest(self._settings.guestd, self._places.guests)
         runsc = Runsc(self._settings.runsc, self._places, guest_dir, self._cgroups)
-        self._runtimes = {runsc.name: runsc}
+        crun = Crun(self._settings.crun_path, self._places, guest_dir, self._cgroups)
+        self._runtimes = {runsc.name: runsc, crun.name: crun}
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
         rules = firewall.ruleset(self._plan.bridge, self._plan.network)
@@ -81,6 +83,11 @@ class OciEngine:
             rules += firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
         firewall.apply("load the network rules", rules)
         self._network.open()
+        forwarding.enable(RUN_ROOT)
+
+    def _prepare_slot(self, slot: Slot) -> None:
+        for runtime in self._runtimes.values():
+            runtime.prepare(slot)
 
     async def close(self) -> None:
         if self._lock is None:
@@ -88,6 +95,8 @@ class OciEngine:
         await self._pool.close()
         for box in self._boxes.values():
             box.unwatch()
+        for runtime in self._runtimes.values():
+            runtime.close()
         if not self._boxes:
             await on_thread(self._leave_machine)
         self._boxes = {}
@@ -99,6 +108,7 @@ class OciEngine:
         firewall.apply("remove the network rules", firewall.removal(self._plan.bridge))
         self._cgroups.remove_parent()
         clear_run(self._places)
+        forwarding.restore(RUN_ROOT)
 
     async def create(self, spec: SandboxSpec) -> Placement:
         runtime = self._runtimes.get(spec.runtime)
@@ -116,11 +126,17 @@ class OciEngine:
                 if not box.watch(process):
                     raise EngineFailed(f"cannot run sandbox {spec.id}: it ended right after its start")
             except BaseException:
-                await finish(asyncio.ensure_future(self._remove(box)))
+                await to_the_end(self._remove(box))
                 raise
         return box.placement
 
     def _start(self, runtime: Runtime, spec: SandboxSpec, box: Box) -> ProcessId:
+        try:
+            return self._run(runtime, spec, box)
+        except OSError as error:
+            raise EngineFailed(f"cannot start sandbox {spec.id}: {error}") from error
+
+    def _run(self, runtime: Runtime, spec: SandboxSpec, box: Box) -> ProcessId:
         box.folder.mkdir(mode=0o700)
         box.record.write(box.folder)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
@@ -139,7 +155,7 @@ class OciEngine:
             return
         async with box.lock:
             if self._boxes.get(sandbox_id) is box:
-                await finish(asyncio.ensure_future(self._remove(box)))
+                await to_the_end(self._remove(box))
 
     async def _remove(self, box: Box) -> None:
         await on_thread(self._delete, box)

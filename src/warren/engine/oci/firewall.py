@@ -14,6 +14,10 @@ from warren.model.policy import CLOSED_BY_DEFAULT, EgressPolicy, Network
 NFT_DEADLINE_S = 10.0
 """Seconds for one nft transaction; normally 5 ms."""
 
+SOURCE_ADDRESS = "@nh,96,32"
+DESTINATION_ADDRESS = "@nh,128,32"
+"""Of an IPv4 packet, as plain numbers: connections are marked with the sandbox's address, see conntrack.py."""
+
 RULES = """
 add table bridge {table}
 delete table bridge {table}
@@ -58,9 +62,14 @@ table inet {table} {{
         ip daddr @closed drop
         fib daddr type != unicast drop
         ct state established,related accept
+        ct mark set {source_address}
         ip saddr . ip daddr @allowed accept
         ip saddr . ip daddr @denied drop
         accept
+    }}
+    chain from_host {{
+        type filter hook output priority -5; policy accept;
+        oifname "{bridge}" meta nfproto ipv4 ct mark set {destination_address}
     }}
     chain to_sandbox {{
         meta nfproto != ipv4 drop
@@ -82,7 +91,14 @@ def table_name(bridge: str) -> str:
 def ruleset(bridge: str, network: Network) -> str:
     """Everything but the slots; replaces what an earlier server of this name left."""
     closed = ", ".join(str(block) for block in collapse_addresses(CLOSED_BY_DEFAULT))
-    return RULES.format(table=table_name(bridge), bridge=bridge, network=network, closed=closed)
+    return RULES.format(
+        table=table_name(bridge),
+        bridge=bridge,
+        network=network,
+        closed=closed,
+        source_address=SOURCE_ADDRESS,
+        destination_address=DESTINATION_ADDRESS,
+    )
 
 
 def removal(bridge: str) -> str:
@@ -97,9 +113,10 @@ def slot_elements(verb: str, bridge: str, slots: Iterable[Slot]) -> str:
     for slot in slots:
         triple = f'"{slot.host_interface}" . {slot.mac} . {slot.address}'
         arp = f'"{slot.host_interface}" . {slot.mac} . {slot.mac} . {slot.address}'
-        for name, element in (("owners", triple), ("arp_owners", arp)):
-            # Added before it is deleted: the deletion of a missing element would undo the whole transaction.
-            lines.extend(f"{step} element bridge {table} {name} {{ {element} }}\n" for step in dict.fromkeys(("add", verb)))
+        # Added before it is deleted: the deletion of a missing element would undo the whole transaction.
+        for step in dict.fromkeys(("add", verb)):
+            lines.append(f"{step} element bridge {table} owners {{ {triple} }}\n")
+            lines.append(f"{step} element bridge {table} arp_owners {{ {arp} }}\n")
     return "".join(lines)
 
 

@@ -32,7 +32,7 @@ def launch(purpose: str, argv: Sequence[str], log_option: str, deadline_s: float
 
 def _wait(purpose: str, argv: Sequence[str], log: int, deadline_s: float) -> int:
     try:
-        process = subprocess.Popen(  # noqa: S603  # argv is built by the engine, never a shell
+        process = subprocess.Popen(  # argv is built by the engine, never a shell
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

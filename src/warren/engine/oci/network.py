@@ -7,15 +7,13 @@ through `on_thread`, which gives every call a thread of its own.
 import contextlib
 import errno
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from warren.engine.oci import libc
+from warren.engine.oci.netlink import IPRoute, NetlinkError, Routes
 from warren.engine.oci.slot import Slot, SlotPlan, mac_of
+from warren.engine.oci.threads import in_passing_thread
 from warren.model.errors import EngineFailed
 
 GUEST_INTERFACE = "eth0"
@@ -55,7 +53,7 @@ class Network:
         """Make namespace and veth pair of each slot. The rules that bind each slot must be loaded before."""
         host_namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _in_passing_thread(lambda: [_make_namespace(slot, host_namespace) for slot in slots])
+            in_passing_thread(lambda: [_make_namespace(slot, host_namespace) for slot in slots])
         finally:
             os.close(host_namespace)
         with IPRoute() as host:
@@ -90,23 +88,6 @@ def release_netns(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _in_passing_thread(work: Callable[[], object]) -> None:
-    """Run `work` on a thread that ends after it and takes the namespaces it moved into with it."""
-    errors: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
-            errors.append(error)
-
-    thread = threading.Thread(target=guarded, name="engine-namespace", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-
-
 def _make_namespace(slot: Slot, host_namespace: int) -> None:
     libc.unshare(libc.CLONE_NEWNET)
     _sysctl("ipv6/conf/all/disable_ipv6", "1")
@@ -124,7 +105,7 @@ def _make_namespace(slot: Slot, host_namespace: int) -> None:
         ip.route("add", dst="default", gateway=str(slot.gateway))
 
 
-def _plug_in(host: IPRoute, bridge: int, slot: Slot) -> None:
+def _plug_in(host: Routes, bridge: int, slot: Slot) -> None:
     port = _require(host, slot.host_interface)
     _sysctl(f"ipv6/conf/{slot.host_interface}/disable_ipv6", "1")
     host.link("set", index=port, master=bridge)
@@ -135,11 +116,11 @@ def _plug_in(host: IPRoute, bridge: int, slot: Slot) -> None:
     host.neigh("replace", dst=str(slot.address), lladdr=slot.mac, ifindex=bridge, state=NUD_PERMANENT)
 
 
-def _index(ip: IPRoute, name: str) -> int | None:
+def _index(ip: Routes, name: str) -> int | None:
     return next(iter(ip.link_lookup(ifname=name)), None)
 
 
-def _require(ip: IPRoute, name: str) -> int:
+def _require(ip: Routes, name: str) -> int:
     index = _index(ip, name)
     if index is None:
         raise EngineFailed(f"cannot prepare the network: interface {name} is not there")
@@ -156,7 +137,7 @@ def _sysctl(name: str, value: str) -> None:
 
 
 @contextlib.contextmanager
-def _existing_is_fine() -> Iterator[None]:
+def _existing_is_fine() -> Generator[None]:
     try:
         yield
     except NetlinkError as error:
@@ -165,7 +146,7 @@ def _existing_is_fine() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _absent_is_fine() -> Iterator[None]:
+def _absent_is_fine() -> Generator[None]:
     try:
         yield
     except NetlinkError as error:

@@ -48,16 +48,22 @@ class Places:
         return self.state / "layers"
 
     @property
+    def blanks(self) -> Path:
+        return self.state / "blank"
+
+    @property
     def guests(self) -> Path:
         return self.state / "guest"
 
     def make(self) -> None:
         """All of them, for root only: a sandbox's layer is nobody else's to read."""
         for folder in (self.netns, self.sandboxes, self.runsc_root, self.runsc_shared, self.crun_root):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        for folder in (RUN_ROOT, self.run, self.sandboxes):
+            folder.chmod(0o711)  # a sandbox's root user passes here on the way to its own root, see crun.py
+        for folder in (self.layers, self.blanks, self.guests):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.layers, self.guests):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.run.chmod(0o700)
         self.state.chmod(0o700)
 
     def lock(self) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -24,14 +24,18 @@ log = structlog.get_logger(__name__)
 class SlotMaker:
     """Rules and links of slots together, in the safe order: rules first, links after; and back the other way."""
 
-    def __init__(self, plan: SlotPlan, network: Network) -> None:
+    def __init__(self, plan: SlotPlan, network: Network, prepare: Callable[[Slot], None]) -> None:
+        """`prepare` is called with each new slot: the runtimes make ahead what they need for it."""
         self._plan = plan
         self._network = network
+        self._prepare = prepare
 
     def make(self, slots: Sequence[Slot]) -> None:
         firewall.apply("admit network slots", firewall.slot_elements("add", self._plan.bridge, slots))
         try:
             self._network.prepare(slots)
+            for slot in slots:
+                self._prepare(slot)
         except Exception as error:
             self.unmake(slots)
             if isinstance(error, EngineFailed):
@@ -69,7 +73,7 @@ class SlotPool:
         in_use = set(taken)
         self._free = deque(index for index in self._plan.indexes() if index not in in_use)
         self._wanted.set()
-        self._filler = asyncio.create_task(self._fill(), name="slot-pool")
+        self._filler = asyncio.create_task(self._fill(), name="slot-pool")  # noqa: TID251  # ended by close()
 
     async def close(self) -> None:
         """Stop to fill and remove every slot that no sandbox uses."""

@@ -69,6 +69,12 @@ class Runsc:
             "--host-settings=ignore",
         ]
 
+    def prepare(self, slot: Slot) -> None:
+        """Nothing: the sentry brings all it needs."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
     def disk_used(self, record: Record, folder: Path) -> int:
         """The sentry's filestore is an unlinked file in the layers folder; its blocks are what is written."""
         del folder

@@ -12,6 +12,14 @@ class Runtime(Protocol):
     @property
     def name(self) -> str: ...
 
+    def prepare(self, slot: Slot) -> None:
+        """Make ahead what a start on this slot will need."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what `prepare` and `start` hold for the next start; sandboxes go on."""
+        ...
+
     def start(self, spec: SandboxSpec, slot: Slot, folder: Path) -> int:
         """Start a sandbox; the pid of the process whose end is the sandbox's end. `folder` is its own and empty.
 

@@ -5,7 +5,7 @@ Each call gets a thread of its own: several of them change namespaces, which a t
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -26,17 +26,21 @@ async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     def work() -> None:
         try:
             result = function(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001  # handed to the awaiting task, whatever it is
+        except BaseException as error:  # handed to the awaiting task, whatever it is
             loop.call_soon_threadsafe(settle, None, error)
         else:
             loop.call_soon_threadsafe(settle, result, None)
 
     threading.Thread(target=work, name=f"engine-{getattr(function, '__name__', 'work')}", daemon=True).start()
-    return await finish(done)
+    return await _finish(done)
 
 
-async def finish(work: asyncio.Future[T]) -> T:
+async def to_the_end(work: Coroutine[object, object, T]) -> T:
     """Await `work` to its end, also when the awaiting task is cancelled meanwhile; the cancellation follows after."""
+    return await _finish(asyncio.create_task(work))  # noqa: TID251  # awaited right here, whatever happens
+
+
+async def _finish(work: asyncio.Future[T]) -> T:
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
@@ -48,3 +52,22 @@ async def finish(work: asyncio.Future[T]) -> T:
             work.exception()  # taken, so that it is not reported as forgotten
         raise cancelled
     return work.result()
+
+
+def in_passing_thread(work: Callable[[], T]) -> T:
+    """Run `work` on a thread that ends after it, and takes with it the namespaces that it moved into."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # raised again by the waiting thread
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded, name="engine-namespace", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,114 @@
+"""crun's command line, and the root file system that it is given."""
+
+import contextlib
+import json
+import os
+import resource
+import uuid
+from pathlib import Path
+
+from warren.contracts.engine import SandboxSpec
+from warren.engine.oci.blank import Blanks
+from warren.engine.oci.bundle import MIB, Paths, crun_bundle
+from warren.engine.oci.cgroup import Cgroups, CgroupUsage
+from warren.engine.oci.command import run
+from warren.engine.oci.images import Images
+from warren.engine.oci.launch import launch
+from warren.engine.oci.meminfo import meminfo
+from warren.engine.oci.places import Places
+from warren.engine.oci.record import Record
+from warren.engine.oci.rootfs import Layers, enter_private_mounts, mount_root, show
+from warren.engine.oci.slot import Slot
+from warren.engine.oci.threads import in_passing_thread
+from warren.engine.oci.userns import UserNamespaces
+from warren.model import limits
+from warren.model.errors import EngineFailed
+
+START_DEADLINE_S = 20.0
+"""Seconds for `crun run`; normally 0.02."""
+
+
+class Crun:
+    """Starts and removes sandboxes on the host's own kernel."""
+
+    name = "crun"
+
+    def __init__(self, binary: str, places: Places, guest_dir: Path, cgroups: Cgroups) -> None:
+        self._binary = binary
+        self._places = places
+        self._guest_dir = guest_dir
+        self._cgroups = cgroups
+        self._blanks = Blanks(places.blanks)
+        self._images = Images()
+        self._namespaces = UserNamespaces()
+        # No capability to go above the hard limit that this process itself was given.
+        self._open_files = min(limits.MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+    def start(self, spec: SandboxSpec, slot: Slot, folder: Path) -> int:
+        """Start a sandbox; the pid of its PID 1."""
+        # crun looks the root up as the sandbox's root user, who is nobody on the host: it may pass, not look around.
+        folder.chmod(0o711)
+        layer = self._places.layers / f"{spec.id}.ext4"
+        self._blanks.copy(spec.resources.disk_mb, layer)
+        layers = Layers(self._images.device(spec.image.path), layer, self._namespaces.of(slot), slot.uid_base)
+        paths = Paths(
+            root=folder / "root",
+            guest_dir=folder / "guest",
+            layers=self._places.layers,
+            cgroup=self._cgroups.path(spec.id),
+            boot_id=folder / "boot_id",
+            meminfo=folder / "meminfo",
+        )
+        (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        (folder / "meminfo").write_bytes(meminfo(spec.resources.memory_mb * MIB, CgroupUsage(0.0, 0, 0)))
+        (folder / "config.json").write_text(json.dumps(crun_bundle(spec, slot, paths, self._open_files)))
+        in_passing_thread(lambda: self._run(spec.id, layers, folder))
+        return int((folder / "pid").read_text())
+
+    def _run(self, sandbox_id: str, layers: Layers, folder: Path) -> None:
+        try:
+            enter_private_mounts(hide_hybrid_cgroup=self._cgroups.is_hybrid)
+            mount_root(layers, folder)
+            show(self._guest_dir, folder / "guest")
+        except OSError as error:
+            raise EngineFailed(f"cannot mount the root of sandbox {sandbox_id}: {error.strerror}") from error
+        argv = [*self._command(), "run", "--detach", f"--bundle={folder}", f"--pid-file={folder / 'pid'}", sandbox_id]
+        launch(f"start sandbox {sandbox_id}", argv, "--log=file:", START_DEADLINE_S)
+
+    def delete(self, sandbox_id: str, folder: Path) -> None:
+        """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
+        del folder
+        (self._places.layers / f"{sandbox_id}.ext4").unlink(missing_ok=True)
+        argv = [*self._command(), "delete", "--force", sandbox_id]
+        in_passing_thread(lambda: self._delete(sandbox_id, argv))
+
+    def _delete(self, sandbox_id: str, argv: list[str]) -> None:
+        if self._cgroups.is_hybrid:
+            enter_private_mounts(hide_hybrid_cgroup=True)
+        run(f"remove sandbox {sandbox_id}", argv, limits.KILL_DEADLINE_S)
+
+    def prepare(self, slot: Slot) -> None:
+        """What a start on this slot will need and takes a while to make."""
+        self._namespaces.of(slot)
+
+    def close(self) -> None:
+        self._namespaces.close()
+        self._images.close()
+
+    def disk_used(self, record: Record, folder: Path) -> int:
+        """Of the root as its PID 1 has it, which is the layer's file system; nothing but a count is read."""
+        del folder
+        try:
+            found = os.statvfs(f"/proc/{record.pid}/root")
+        except OSError:
+            return 0
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    def refresh(self, record: Record, folder: Path) -> None:
+        """Write what /proc/meminfo shows inside, in place: the sandbox has this very file mounted."""
+        page = meminfo(record.memory_mb * MIB, self._cgroups.usage(record.id))
+        with contextlib.suppress(FileNotFoundError), open(folder / "meminfo", "r+b", buffering=0) as file:
+            file.write(page)
+
+    def _command(self) -> list[str]:
+        return [self._binary, f"--root={self._places.crun_root}", "--cgroup-manager=cgroupfs"]

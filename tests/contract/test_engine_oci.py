@@ -1,0 +1,75 @@
+"""The suite on this machine: real runtimes, real network. Needs root."""
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from tests import leaks
+from tests.contract.engine_suite import EngineSuite
+from warren.contracts.engine import Engine
+from warren.engine.oci.engine import OciEngine
+from warren.engine.oci.record import Record
+from warren.model.template import TemplateImage
+from warren.settings import Settings, load
+
+SLOTS = 5
+
+
+class OciBench:
+    slots = SLOTS
+
+    def __init__(self, runtime: str, state_dir: Path) -> None:
+        self.runtime = runtime
+        tag = secrets.token_hex(2)
+        base = load({name: value for name, value in os.environ.items() if name.startswith("WARREN_")})
+        self.image = _base_image(base)
+        self._settings = Settings(
+            state_dir=state_dir,
+            cache_dir=base.cache_dir,
+            runsc_path=base.runsc_path,
+            guestd_path=base.guestd_path or _built_guestd(),
+            bridge=f"wc{tag}",
+            network=IPv4Network(f"198.19.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xE0}/27"),
+            runtime=runtime,
+            pool_slots=2,
+            max_slots=SLOTS,
+        )
+        self._before = leaks.snapshot(self._settings.bridge, state_dir)
+
+    def engine(self) -> Engine:
+        return OciEngine(self._settings)
+
+    def kill_guest(self, engine: Engine, sandbox_id: str) -> None:
+        folder = Path("/run/warren", self._settings.bridge, "sandboxes", sandbox_id)
+        record = Record.read(folder)
+        assert record is not None
+        os.kill(record.pid, signal.SIGKILL)
+
+    def left_behind(self) -> dict[str, list[str]]:
+        return leaks.difference(self._before, leaks.snapshot(self._settings.bridge, self._settings.state_dir))
+
+
+def _base_image(settings: Settings) -> TemplateImage:
+    found = sorted(settings.cache_dir.glob("templates/base-*/rootfs.erofs"))
+    if not found:
+        pytest.skip("no base template in the cache; run `make setup`")
+    return TemplateImage("sha256:unchecked", str(found[-1]))
+
+
+def _built_guestd() -> str:
+    built = Path(__file__).parents[2] / "guestd" / "bin" / "guestd"
+    return str(built) if built.exists() else ""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
+@pytest.mark.parametrize("runtime", ["runsc", "crun"])
+class TestOciEngine(EngineSuite):
+    @pytest.fixture
+    def bench(self, runtime: str, tmp_path: Path) -> Iterator[OciBench]:
+        return OciBench(runtime, tmp_path)

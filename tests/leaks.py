@@ -1,0 +1,89 @@
+"""What sandboxes may leave on a machine, listed before and after: the difference must be empty.
+
+With a bridge only the traces of the server with that bridge count, so that several may be tested side by side;
+without one, those of every server on the machine.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+Traces = Mapping[str, frozenset[str]]
+
+
+def snapshot(bridge: str | None = None, state_dir: Path | None = None) -> Traces:
+    """All traces of the server with this bridge (and state folder), or of all servers."""
+    marks = [f"/run/warren/{bridge}/" if bridge else "/run/warren/", *([f"{state_dir}/"] if state_dir else [])]
+    return {
+        "run": _run(bridge),
+        "links": frozenset(name for name in os.listdir("/sys/class/net") if _is_ours(name, bridge)),
+        "tables": frozenset(line for line in _output("nft", "list", "tables") if f" warren_{bridge or ''}" in line),
+        "cgroups": _cgroups(bridge),
+        "mounts": _mounts(marks),
+        "loops": _loops(marks),
+        "processes": _processes(marks, f"/warren_{bridge}/" if bridge else "/warren_"),
+        "layers": _layers(state_dir),
+    }
+
+
+def difference(before: Traces, after: Traces) -> dict[str, list[str]]:
+    """What is there after and was not before; an empty dict when nothing was left."""
+    return {kind: sorted(after[kind] - before[kind]) for kind in after if after[kind] - before[kind]}
+
+
+def _is_ours(name: str, bridge: str | None) -> bool:
+    return bridge is None or name == bridge or name.startswith(f"{bridge}.")
+
+
+def _run(bridge: str | None) -> frozenset[str]:
+    root = Path("/run/warren", bridge or "")
+    return frozenset(str(path) for path in root.rglob("*")) if root.exists() else frozenset()
+
+
+def _output(*argv: str) -> list[str]:
+    return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout.splitlines()
+
+
+def _cgroups(bridge: str | None) -> frozenset[str]:
+    name = f"warren_{bridge or '*'}"
+    found = [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]
+    return frozenset(str(group) for top in found for group in (top, *top.rglob("*")) if group.is_dir())
+
+
+def _mounts(marks: list[str]) -> frozenset[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return frozenset(line.split()[4] for line in lines if any(mark in line for mark in marks))
+
+
+def _loops(marks: list[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            name = backing.read_text().strip()
+        except OSError:
+            continue
+        if any(name.startswith(mark) for mark in marks):
+            found.add(f"{backing.parts[3]} {name}")
+    return frozenset(found)
+
+
+def _processes(marks: list[str], group_mark: str) -> frozenset[str]:
+    found: set[str] = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            group = (entry / "cgroup").read_text()
+        except OSError:
+            continue
+        is_runtime = Path(line.split(" ")[0]).name.startswith(("runsc", "crun")) and any(mark in line for mark in marks)
+        if group_mark in group or is_runtime:
+            found.add(f"{entry.name} {line.strip()[:200]}")
+    return frozenset(found)
+
+
+def _layers(state_dir: Path | None) -> frozenset[str]:
+    folder = None if state_dir is None else state_dir / "engine" / "layers"
+    return frozenset() if folder is None or not folder.exists() else frozenset(str(path) for path in folder.iterdir())

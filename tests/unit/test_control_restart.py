@@ -1,0 +1,109 @@
+"""A new server over the same store and engine: adopts what runs, finishes what was half done, clears the rest."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api_server import BASE
+from tests.unit.waiting import eventually
+from warren.contracts.engine import SandboxSpec
+from warren.control.sandbox_start import StartRequest
+from warren.control.work import Work
+from warren.engine.fake.engine import FakeEngine
+from warren.guest.fake import FakeGuest
+from warren.model.sandbox import EndReason, Resources, Sandbox, State
+from warren.model.template import TemplateImage
+from warren.settings import Settings
+from warren.store.memory import MemoryStore
+from warren.wiring import Control, build_control
+
+pytestmark = pytest.mark.anyio
+
+
+class Machine:
+    """What outlives a server: its store, its engine's sandboxes, its state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self.engine, self.store, self.state = FakeEngine(), MemoryStore(), state
+
+    @asynccontextmanager
+    async def server(self) -> AsyncGenerator[Control]:
+        await self.engine.open()
+        async with Work() as work:
+            control = build_control(Settings(state_dir=self.state), self.engine, FakeGuest(), self.store, work)
+            await control.supervision.adopt()
+            work.spawn(control.supervision.run(), "supervision")
+            yield control
+
+    async def sandbox(self, control: Control, timeout_s: int = 300) -> Sandbox:
+        project = await control.context.keys.default_project()
+        request = StartRequest(template=BASE, timeout_s=timeout_s)
+        return (await control.context.sandboxes.create(project, request)).sandbox
+
+    async def row(self, sandbox: Sandbox) -> Sandbox:
+        found = await self.store.sandbox(sandbox.project_id, sandbox.id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def test_what_runs_is_adopted_with_the_same_tokens_and_deadline(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        before = control.live.find(sandbox.id)
+    async with machine.server() as control:
+        assert control.live.find(sandbox.id) == before
+        assert (await machine.row(sandbox)).expires_at == sandbox.expires_at
+
+
+async def test_what_died_meanwhile_is_gone(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+    await machine.engine.destroy(sandbox.id)
+    async with machine.server():
+        row = await machine.row(sandbox)
+        assert (row.state, row.end_reason) == (State.GONE, EndReason.DIED)
+
+
+async def test_a_deadline_that_passed_meanwhile_is_enforced(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+    await machine.store.set_deadline(sandbox.id, datetime.now(UTC) - timedelta(seconds=5), False)
+    async with machine.server():
+        await eventually(lambda: _is_gone(machine, sandbox))
+        assert (await machine.row(sandbox)).end_reason is EndReason.EXPIRED
+
+
+async def _is_gone(machine: Machine, sandbox: Sandbox) -> bool:
+    return (await machine.row(sandbox)).state is State.GONE and not await machine.engine.list()
+
+
+@pytest.mark.parametrize("state", [State.CREATING, State.KILLING])
+async def test_half_done_work_is_cleared(machine: Machine, state: State) -> None:
+    async with machine.server() as control:
+        whole = await machine.sandbox(control)
+        half = replace(whole, id="i" + "b" * 20, state=state)
+        await machine.store.add_sandbox(half, 100)
+        await machine.engine.create(_spec(half.id))
+    async with machine.server():
+        assert (await machine.row(half)).state is State.GONE
+        assert [placement.id for placement in await machine.engine.list()] == [whole.id]
+
+
+async def test_a_sandbox_that_no_record_names_is_destroyed(machine: Machine) -> None:
+    await machine.engine.open()
+    await machine.engine.create(_spec("i" + "c" * 20))
+    async with machine.server():
+        assert await machine.engine.list() == []
+
+
+def _spec(sandbox_id: str) -> SandboxSpec:
+    return SandboxSpec(sandbox_id, "runsc", TemplateImage(BASE.digest, "/nowhere"), sandbox_id, Resources())
