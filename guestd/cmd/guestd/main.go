@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"runtime"
 	"syscall"
 	"time"
@@ -71,10 +70,7 @@ func parseFlags() options {
 }
 
 func run(opts options) error {
-	ending := make(chan os.Signal, 1)
-	signal.Notify(ending, syscall.SIGTERM, syscall.SIGINT)
-	// Taken and not looked at: ignoring it would be inherited by every command.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
+	ending := endings()
 
 	listener, err := net.Listen("tcp", opts.listen)
 	if err != nil {

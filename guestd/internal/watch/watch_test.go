@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -411,17 +412,21 @@ func TestQueueTellsWhatItLost(t *testing.T) {
 }
 
 func TestEqualEventsInARowAreOne(t *testing.T) {
-	b := newBench(t)
-	id := b.watch(&filesystem.CreateWatcherRequest{})
-	file, err := os.Create(filepath.Join(b.root, "f"))
-	b.do(err)
-	for range 100 {
-		_, err := file.WriteString("x")
-		b.do(err)
-		runtime.Gosched()
+	q := queue{ready: make(chan struct{}, 1), total: new(atomic.Int64)}
+	push := func(name string, kind filesystem.EventType, size int64) {
+		q.push(&filesystem.FilesystemEvent{Name: name, Type: kind, Entry: &filesystem.EntryInfo{Size: size}})
 	}
-	b.do(file.Close())
-	b.want(id, "create f", "write f")
+	const created, written = filesystem.EventType_EVENT_TYPE_CREATE, filesystem.EventType_EVENT_TYPE_WRITE
+	push("f", created, 0)
+	for size := range int64(5) {
+		push("f", written, size)
+	}
+	push("g", written, 9)
+	push("f", written, 9)
+	events, err := q.take()
+	if err != nil || len(events) != 4 || events[1].Entry.Size != 4 || text(events[2]) != "write g" {
+		t.Errorf("%v %v", events, err)
+	}
 }
 
 func TestTooManyDirectoriesEndTheWatchOnly(t *testing.T) {

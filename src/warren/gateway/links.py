@@ -83,6 +83,13 @@ class Relay:
         if self.upstream is not None:
             self.upstream.reset()
 
+    def lose_sandbox(self) -> None:
+        """The sandbox is gone: break off an answer that has begun; what has not gets the page that says so."""
+        if self.is_answered:
+            self.cut()
+        elif self.upstream is not None:
+            self.upstream.reset()
+
 
 class Link:
     """Everything open to one sandbox in one life of it. `control_token` is None for the API."""
@@ -131,7 +138,7 @@ class Link:
         self.is_gone = True
         self._idle.clear()
         for relay in list(self.relays):
-            relay.cut()
+            relay.lose_sandbox()
         for upstream in list(self.upstreams):
             upstream.reset()
 

@@ -17,6 +17,7 @@ from warren.engine.oci.threads import in_passing_thread
 from warren.model.errors import EngineFailed
 
 GUEST_INTERFACE = "eth0"
+STACKED_MOUNTS_MAX = 100
 NUD_PERMANENT = 0x80
 NTF_MASTER = 0x04
 
@@ -84,7 +85,9 @@ class Network:
 def release_netns(path: Path) -> None:
     """Let go of a namespace file; the namespace itself ends with its last process."""
     with contextlib.suppress(OSError):
-        libc.umount(str(path))
+        # Several runsc that start at the same time mount theirs upon each other.
+        for _ in range(STACKED_MOUNTS_MAX):
+            libc.umount(str(path))
     path.unlink(missing_ok=True)
 
 

@@ -65,7 +65,9 @@ class SlotPool:
         self._ready: deque[Slot] = deque()
         self._free: deque[int] = deque()
         self._used_up: deque[Slot] = deque()
+        self._in_work = 0
         self._wanted = asyncio.Event()
+        self._worked = asyncio.Event()
         self._filler: asyncio.Task[None] | None = None
 
     def open(self, taken: Iterable[int]) -> None:
@@ -90,15 +92,15 @@ class SlotPool:
     async def take(self) -> Slot:
         """A slot whose links and rules are in place. Raises NoCapacity."""
         self._wanted.set()
+        while not (self._ready or self._free or self._used_up):
+            if not self._in_work:
+                raise NoCapacity(f"cannot place another sandbox: all {self._plan.count} network slots are in use")
+            self._worked.clear()
+            await self._worked.wait()
         if self._ready:
             return self._ready.popleft()
-        if self._free:
-            slot, used = self._plan.slot(self._free.popleft()), []
-        elif self._used_up:
-            slot = self._used_up.popleft()
-            used = [slot]
-        else:
-            raise NoCapacity(f"cannot place another sandbox: all {self._plan.count} network slots are in use")
+        used = [] if self._free else [self._used_up.popleft()]
+        slot = used[0] if used else self._plan.slot(self._free.popleft())
         try:
             await on_thread(self._maker.renew, used, [slot])
         except BaseException:
@@ -110,6 +112,7 @@ class SlotPool:
         """The sandbox of this slot is gone; it is made anew before the next one gets it."""
         self._used_up.append(slot)
         self._wanted.set()
+        self._worked.set()
 
     async def _fill(self) -> None:
         while True:
@@ -126,6 +129,7 @@ class SlotPool:
         return (used, fresh) if used or fresh else None
 
     async def _renew(self, used: list[Slot], fresh: list[Slot]) -> bool:
+        self._in_work += 1
         try:
             await on_thread(self._maker.renew, used, fresh)
         except (EngineFailed, OSError) as error:
@@ -135,6 +139,9 @@ class SlotPool:
         except asyncio.CancelledError:
             self._used_up.extend([*used, *fresh])
             raise
+        finally:
+            self._in_work -= 1
+            self._worked.set()
         self._free.extend(slot.index for slot in used)
         self._ready.extend(fresh)
         return True

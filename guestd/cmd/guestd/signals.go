@@ -1,0 +1,28 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// deadly are the signals of which the Go runtime ends a process, each of which root inside
+// the sandbox can send to PID 1. Real faults still end it: those do not come from outside.
+var deadly = []os.Signal{
+	syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE,
+	syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGSTKFLT, syscall.SIGSYS,
+}
+
+// endings takes in the signals that ask for an end, and swallows what else would bring one.
+// Swallowing is not ignoring: a command would inherit that.
+func endings() <-chan os.Signal {
+	ending := make(chan os.Signal, 1)
+	signal.Notify(ending, syscall.SIGTERM, syscall.SIGINT)
+	swallowed := make(chan os.Signal, 1)
+	if os.Getpid() == 1 {
+		signal.Notify(swallowed, deadly...)
+	} else {
+		signal.Notify(swallowed, syscall.SIGPIPE, syscall.SIGHUP)
+	}
+	return ending
+}
