@@ -37,6 +37,7 @@ from warren.model.errors import Unavailable
 from warren.settings import Settings
 from warren.store.sql import SqlStore
 from warren.telemetry.logs import configure
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -52,18 +53,19 @@ class Control:
     live: LiveSandboxes
     supervision: Supervision
     observations: Observations
+    meters: Meters
 
 
 def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work) -> Control:
-    clock, ids = SystemClock(), SystemIds()
+    clock, ids, meters = SystemClock(), SystemIds(), Meters()
     tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
-    live = LiveSandboxes(tokens)
+    live = LiveSandboxes(tokens, meters)
     images = TemplateFiles(settings.templates_dir)
-    ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work)
+    ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work, meters=meters)
     supervision = Supervision(engine=engine, store=store, clock=clock, live=live, ending=ending, work=work)
     starting = Starting(
         engine=engine, guest=guest, store=store, clock=clock, ids=ids, tokens=tokens,
-        images=images, supervision=supervision, ending=ending, work=work,
+        images=images, supervision=supervision, ending=ending, work=work, meters=meters,
     )  # fmt: skip
     sandboxes = Sandboxes(
         engine=engine, store=store, clock=clock, tokens=tokens,
@@ -76,8 +78,11 @@ def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store
         templates=Templates(store=store, files=images),
         keys=Keys(store=store, clock=clock, ids=ids),
         domain=settings.public_domain,
+        meters=meters,
     )
-    return Control(context=context, live=live, supervision=supervision, observations=observations)
+    return Control(
+        context=context, live=live, supervision=supervision, observations=observations, meters=meters
+    )
 
 
 def prepare_state(settings: Settings) -> None:
@@ -151,6 +156,7 @@ async def serve(settings: Settings) -> None:
             tls_port=settings.tls_port,
             domain=settings.domain,
             api_port=settings.api_port,
+            meters=control.meters,
         )
         await gateway.start()
         stack.push_async_callback(gateway.stop)
@@ -165,6 +171,8 @@ async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) 
         timeout_keep_alive=300,
         timeout_graceful_shutdown=5,
         lifespan="off",
+        # The gateway says who asks; nobody but a process of this machine is believed, whatever the environment says.
+        forwarded_allow_ips="127.0.0.1",
     )
     server = uvicorn.Server(config)
     with _listener(settings.host, settings.api_port) as listener:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,18 @@ class Daemon:
     folder: Path
     port: int
     as_init: bool = False
+    flags: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     token: str | None = None
     control_token: str | None = None
-    started_at: float = field(default=0.0)
+    baseline: int = 0
 
     @classmethod
-    def start(cls, *, as_init: bool = False, wait: bool = True) -> Daemon:
+    def start(cls, *flags: str, as_init: bool = False, wait: bool = True) -> Daemon:
         folder = Path(tempfile.mkdtemp(prefix="guestd-conformance-"))
         folder.chmod(0o755)  # the test users live in it
         write_accounts(folder)
-        daemon = cls(folder=folder, port=free_port(), as_init=as_init)
+        daemon = cls(folder=folder, port=free_port(), as_init=as_init, flags=flags)
         daemon.launch()
         if wait:
             daemon.wait_until_healthy()
@@ -71,14 +72,13 @@ class Daemon:
         log = (self.folder / "guestd.log").open("wb")
         with log:
             environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-            self.started_at = time.monotonic()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
 
     def command(self) -> list[str]:
         address = f"127.0.0.1:{self.port}"
-        return [str(BINARY), "-listen", address, "-etc", str(self.etc), "-run-dir", str(self.run_dir)]
+        return [str(BINARY), "-listen", address, "-etc", str(self.etc), "-run-dir", str(self.run_dir), *self.flags]
 
     def wait_until_healthy(self) -> None:
         deadline = time.monotonic() + START_DEADLINE
@@ -161,14 +161,20 @@ class Daemon:
         return (self.folder / "guestd.log").read_text(errors="replace")[-4000:]
 
     def memory(self, name: str) -> int:
-        """A line of /proc/PID/status in bytes: VmRSS is now, VmHWM is the highest since reset_peak."""
+        """A line of /proc/PID/status in bytes: VmRSS is now, VmHWM the highest."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
         raise LookupError(name)
 
     def reset_peak(self) -> None:
+        """Begin to measure growth; what earlier tests left in the heap does not count."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        self.baseline = self.memory("VmRSS")
+
+    def growth(self) -> int:
+        """How far memory went above the level of reset_peak, at its highest."""
+        return self.memory("VmHWM") - self.baseline
 
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))

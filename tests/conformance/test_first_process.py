@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +23,8 @@ BINARY_BYTES = 12 << 20
 IDLE_BYTES = 8 << 20
 FIRST_ANSWER = 0.010  # seconds; the best of several tries, because the machine is shared
 TRIES = 10
+MOST = 60  # processes of the user
+SLACK = 2  # the kernel looks before it counts the new one
 STUCK = 5.0  # seconds without any answer
 ENDING = 0.2  # seconds in which a daemon that was told to end would have
 RESTED_BYTES = 12 << 20
@@ -60,6 +62,31 @@ def test_exit_codes_are_right_while_orphans_are_reaped(first_wire: Wire) -> None
 def test_missing_programs_are_told_apart_while_orphans_are_reaped(first_wire: Wire) -> None:
     for _ in range(20):
         assert (first_wire.run({"process": {"cmd": "/none"}, "stdin": False}).end or {})["exitCode"] == 127
+
+
+def test_a_user_has_no_more_processes_than_allowed(nothing_left_behind: None) -> None:
+    """A bounded stand-in for a fork bomb, which would hit this machine if the limit did not hold."""
+    with Daemon.start("-max-processes", str(MOST), as_init=True) as daemon:
+        wire = Wire(daemon)
+        pids, refusal = fill(wire)
+        assert refusal["code"] == "resource_exhausted"
+        assert wire.run(shell("(true); echo $?"), user="user").stdout != b"0\n"
+        assert wire.run(shell("echo well")).stdout == b"well\n"
+        for pid in pids:
+            wire.ok("process.Process/SendSignal", {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"})
+        eventually(lambda: wire.run(shell("echo back"), user="user").stdout == b"back\n", "the user can start again")
+
+
+def fill(wire: Wire) -> tuple[list[int], dict[str, Any]]:
+    """Start processes of the user until one is refused."""
+    pids: list[int] = []
+    while len(pids) <= MOST + SLACK:
+        with wire.stream("process.Process/Start", shell("exec sleep 600"), user="user") as arriving:
+            frame = next(arriving)
+            if frame.ends:
+                return pids, frame.json["error"]
+            pids.append(frame.event["start"]["pid"])
+    raise AssertionError(f"{len(pids)} processes were started with a limit of {MOST}")
 
 
 def test_term_ends_it_and_everything_below(nothing_left_behind: None) -> None:

@@ -137,7 +137,7 @@ class LocalServer:
         path = Path("/run/warren") / self.bridge / "sandboxes" / sandbox_id / "placement.json"
         return json.loads(path.read_text())
 
-    def tail(self, lines: int = 40) -> str:
+    def tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     def __enter__(self) -> Self:

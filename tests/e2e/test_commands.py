@@ -128,7 +128,7 @@ def test_a_timeout_of_zero_is_none_at_all(box: Sandbox) -> None:
 
 @pytest.mark.covers("P05")
 def test_stdin_is_sent_and_closed(box: Sandbox) -> None:
-    handle = box.commands.run("cat; echo end", background=True, stdin=True)
+    handle = box.commands.run("cat; sleep 1; echo end", background=True, stdin=True)
     handle.send_stdin("one ")
     handle.send_stdin(b"two\n")
     handle.close_stdin()

@@ -28,7 +28,7 @@ class Terminal:
         """Type a command; its output. The marks are typed in halves so that the echo does not contain them."""
         self.box.pty.send_stdin(self.handle.pid, f'echo "<<""<<"; {command}; echo ">>"">>"\n'.encode())
         shown = read_until(self.chunks, b">>>>\r\n").decode()
-        return shown.rpartition("<<<<\r\n")[2].removesuffix(">>>>\r\n").strip()
+        return shown.rpartition("<<<<\r\n")[2].partition(">>>>\r\n")[0].strip()
 
 
 @pytest.fixture

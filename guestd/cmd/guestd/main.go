@@ -63,7 +63,8 @@ func parseFlags() options {
 	flag.StringVar(&opts.run, "run-dir", "/run/e2b", "folder for the files that mark a sandbox")
 	flag.StringVar(&opts.passwd, "passwd", "/etc/passwd", "file of users")
 	flag.StringVar(&opts.group, "group", "/etc/group", "file of groups")
-	flag.Uint64Var(&opts.maxProcesses, "max-processes", 0, "most processes and threads of one user; 0 keeps the limit as it is")
+	flag.Uint64Var(&opts.maxProcesses, "max-processes", 0,
+		"most processes and threads of one user; 0 keeps the limit as it is")
 	flag.BoolVar(&opts.version, "version", false, "print the version and end")
 	flag.Parse()
 	return opts

@@ -6,11 +6,13 @@ import (
 	"syscall"
 )
 
-// deadly are the signals of which the Go runtime ends a process, each of which root inside
-// the sandbox can send to PID 1. Real faults still end it: those do not come from outside.
+// deadly are the signals of which the Go runtime ends a process, and those that stop one:
+// gVisor, unlike Linux, lets them stop PID 1. Root inside the sandbox can send them all. Real
+// faults still end the daemon: those do not come from outside.
 var deadly = []os.Signal{
 	syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE,
 	syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGSTKFLT, syscall.SIGSYS,
+	syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
 }
 
 // endings takes in the signals that ask for an end, and swallows what else would bring one.

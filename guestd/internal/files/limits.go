@@ -13,8 +13,6 @@ const (
 
 	// maxParts bounds one multipart request; each part keeps ~200 bytes until the reply.
 	maxParts = 10_000
-	// maxPartHeaderBytes bounds the header block of one part: a 4 KiB path, escaped, fits.
-	maxPartHeaderBytes = 32 << 10
 	// maxInflatedBytes stops a compressed body that would fill any disk.
 	maxInflatedBytes = 16 << 30
 	// maxComposeBytes bounds the JSON body of /files/compose.

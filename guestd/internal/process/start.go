@@ -40,7 +40,9 @@ func (s *Service) Start(
 }
 
 // start brings a process into being. The subscriber is there before the first byte is read.
-func (s *Service) start(ctx context.Context, request *connect.Request[processpb.StartRequest]) (*process, *subscriber, error) {
+func (s *Service) start(
+	ctx context.Context, request *connect.Request[processpb.StartRequest],
+) (*process, *subscriber, error) {
 	set := s.state.Snapshot()
 	user, err := s.accounts.ForRequest(request.Header(), set.DefaultUser)
 	if err != nil {

@@ -7,6 +7,7 @@ from warren import __version__
 from warren.api import error_mapping
 from warren.api.body_limit import BodyLimit
 from warren.api.context import Context
+from warren.api.request_meter import RequestMeter
 from warren.api.routes import ROUTES
 
 
@@ -31,4 +32,5 @@ def create_app(context: Context) -> FastAPI:
         allow_headers=["*"],
         expose_headers=["x-next-token", "X-Total-Running"],
     )
+    app.add_middleware(RequestMeter, meters=context.meters)  # last, so outermost: it sees what the others answer
     return app

@@ -8,6 +8,7 @@ from warren.control.keys import Keys
 from warren.control.observation import Observations
 from warren.control.sandboxes import Sandboxes
 from warren.control.templates import Templates
+from warren.telemetry.meters import Meters
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Context:
     templates: Templates
     keys: Keys
     domain: str
+    meters: Meters
 
 
 def context(request: Request) -> Context:

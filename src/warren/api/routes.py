@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import observation, projects, sandboxes
+from warren.api import observation, projects, sandboxes, scrape
 
 
 class Access(enum.Enum):
     OPEN = "open"
     """No key: only what says nothing about anybody."""
+    LOCAL = "local"
+    """No key for a direct request from this machine itself, any key otherwise: counts over all projects."""
     KEY = "key"
     """Any key; the handler sees only what the key's project owns."""
 
@@ -29,6 +31,7 @@ _K = Access.KEY
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", 204, Access.OPEN, projects.health),
+    Route("GET", "/metrics", 200, Access.LOCAL, scrape.metrics),
     Route("GET", "/teams", 200, _K, projects.teams),
     Route("GET", "/api-keys", 200, _K, projects.list_keys),
     Route("POST", "/api-keys", 201, _K, projects.create_key),

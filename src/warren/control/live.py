@@ -7,6 +7,7 @@ import structlog
 from warren.contracts.routing import Route
 from warren.control.tokens import Tokens
 from warren.model.sandbox import Sandbox
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -14,9 +15,10 @@ log = structlog.get_logger(__name__)
 class LiveSandboxes:
     """Implements `contracts.routing.Routes`."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: Tokens, meters: Meters) -> None:
+        self._tokens, self._meters = tokens, meters
         self._routes: dict[str, Route] = {}
+        self._runtimes: dict[str, str] = {}
         self._callbacks: list[Callable[[str], None]] = []
 
     def find(self, sandbox_id: str) -> Route | None:
@@ -37,6 +39,9 @@ class LiveSandboxes:
             traffic_token=None if sandbox.network.public_traffic else self._tokens.traffic(sandbox.id),
             mask_host=sandbox.network.mask_host,
         )
+        if sandbox.id not in self._routes:
+            self._runtimes[sandbox.id] = sandbox.runtime
+            self._meters.running.labels(sandbox.runtime).inc()
         self._routes[sandbox.id] = route
         return route
 
@@ -44,5 +49,6 @@ class LiveSandboxes:
         """Stop routing and cut what is open, before anything else happens to the sandbox."""
         if self._routes.pop(sandbox_id, None) is None:
             return
+        self._meters.running.labels(self._runtimes.pop(sandbox_id)).dec()
         for callback in self._callbacks:
             callback(sandbox_id)

@@ -1,6 +1,7 @@
 """Ending a sandbox: by request, by its deadline, or because it died. All ways lead through `Ending.end`."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,9 +12,11 @@ from warren.contracts.engine import Engine
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.work import Work
+from warren.model import limits
 from warren.model.errors import WarrenError
 from warren.model.observation import Level, LogEntry
 from warren.model.sandbox import EndReason, State
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +25,12 @@ _RETRY_PAUSE_S = 0.5
 
 
 class Ending:
-    def __init__(self, *, engine: Engine, store: Store, clock: Clock, live: LiveSandboxes, work: Work) -> None:
+    def __init__(
+        self, *, engine: Engine, store: Store, clock: Clock, live: LiveSandboxes, work: Work, meters: Meters
+    ) -> None:
         self._engine, self._store, self._clock, self._live, self._work = engine, store, clock, live, work
+        self._meters = meters
+        self._counted: deque[str] = deque(maxlen=limits.CREATES_IN_FLIGHT + limits.CREATES_WAITING)
         self._under_way: dict[str, asyncio.Future[bool]] = {}
 
     async def end(self, sandbox_id: str, reason: EndReason) -> bool:
@@ -73,3 +80,10 @@ class Ending:
                     raise
                 await asyncio.sleep(_RETRY_PAUSE_S)
         await self._store.mark_gone(sandbox_id, reason, self._clock.now())
+        self._count(sandbox_id, reason)
+
+    def _count(self, sandbox_id: str, reason: EndReason) -> None:
+        """Once for each sandbox: a kill and the failed start that it caused both come here, soon after each other."""
+        if sandbox_id not in self._counted:
+            self._counted.append(sandbox_id)
+            self._meters.ends.labels(reason.value).inc()

@@ -1,7 +1,9 @@
 """Starting a sandbox: from a request to one that answers."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -25,11 +27,13 @@ from warren.model.errors import (
     PlacementTimeout,
     ResourceTooLarge,
     Timeout,
+    WarrenError,
 )
 from warren.model.policy import NetworkPolicy
 from warren.model.project import Project
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
 from warren.model.template import Template
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -66,10 +70,12 @@ class Starting:
         supervision: Supervision,
         ending: Ending,
         work: Work,
+        meters: Meters,
     ) -> None:
         self._engine, self._guest, self._store = engine, guest, store
         self._clock, self._ids, self._tokens = clock, ids, tokens
         self._images, self._supervision, self._ending, self._work = images, supervision, ending, work
+        self._meters = meters
         self._places = asyncio.Semaphore(limits.CREATES_IN_FLIGHT)
         self._waiting = 0
 
@@ -79,6 +85,12 @@ class Starting:
         Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, EngineFailed. Goes on
         to its end when the caller goes away: a retry with the same Idempotency-Key then finds the sandbox.
         """
+        since = time.perf_counter()
+        with self._failure_counted(self._runtime(request)):
+            sandbox = await self._admitted(project, request)
+        return await self._work.finish(self._measured(sandbox, request, since), f"start {sandbox.id}")
+
+    async def _admitted(self, project: Project, request: StartRequest) -> Sandbox:
         sandbox = self._planned(project, request)
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
@@ -87,11 +99,10 @@ class Starting:
                 f"cannot start another sandbox: the project's limit of {project.limits.sandboxes} sandboxes at once "
                 "(sandboxes) is reached; kill one or raise the limit"
             )
-        return await self._work.finish(self._bring_up(sandbox, request), f"start {sandbox.id}")
+        return sandbox
 
     def _planned(self, project: Project, request: StartRequest) -> Sandbox:
-        template, now = request.template, self._clock.now()
-        runtime = request.runtime or template.runtime or self._engine.runtimes[0]
+        template, now, runtime = request.template, self._clock.now(), self._runtime(request)
         if runtime not in self._engine.runtimes:
             known = ", ".join(self._engine.runtimes)
             raise BadRequest(f"cannot use runtime {runtime!r}; this server has: {known}")
@@ -112,6 +123,27 @@ class Starting:
             network=request.network,
             metadata=request.metadata,
         )
+
+    def _runtime(self, request: StartRequest) -> str:
+        return request.runtime or request.template.runtime or self._engine.runtimes[0]
+
+    async def _measured(self, sandbox: Sandbox, request: StartRequest, since: float) -> Sandbox:
+        with self._failure_counted(sandbox.runtime):
+            running = await self._bring_up(sandbox, request)
+        self._meters.creates.labels(running.runtime, "ok").inc()
+        self._meters.create_seconds.labels(running.runtime).observe(time.perf_counter() - since)
+        return running
+
+    @contextmanager
+    def _failure_counted(self, runtime: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            code = error.code if isinstance(error, WarrenError) else WarrenError.code
+            # A runtime that we do not have is a word of the caller's: it must not become a label.
+            known = runtime if runtime in self._engine.runtimes else "unknown"
+            self._meters.creates.labels(known, code).inc()
+            raise
 
     async def _bring_up(self, sandbox: Sandbox, request: StartRequest) -> Sandbox:
         try:

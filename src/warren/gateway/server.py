@@ -6,6 +6,7 @@ import ssl
 import structlog
 from aiohttp import web
 
+from warren.contracts.engine import GUEST_PORT
 from warren.contracts.routing import Routes
 from warren.gateway import pages
 from warren.gateway.admission import Asked, ToApi, ToSandbox, admit, origin_form
@@ -154,8 +155,8 @@ class Gateway:
 def _refusal(link: Link, port: int, *, closed: bool) -> Refusal:
     if link.control_token is None:
         return pages.api_unreachable()
-    if link.is_gone:
-        return pages.not_found(link.key)
+    if link.is_gone or (closed and port == GUEST_PORT):
+        return pages.not_found(link.key)  # a guest always listens: without one there is no sandbox any more
     return pages.port_closed(link.key, port) if closed else pages.bad_answer(link.key, port)
 
 

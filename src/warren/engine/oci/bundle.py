@@ -68,7 +68,17 @@ MASKED_PATHS = (
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
-DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+DEVICE_NUMBERS: tuple[tuple[int, int | None], ...] = (
+    (1, 3),  # null
+    (1, 5),  # zero
+    (1, 7),  # full
+    (1, 8),  # random
+    (1, 9),  # urandom
+    (5, 0),  # tty
+    (5, 2),  # ptmx
+    (136, None),  # pts/*
+)
+"""Character devices, major and minor, None for all minors; crun makes the nodes of its own accord."""
 
 Json = Mapping[str, object]
 
@@ -91,7 +101,8 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
     return _bundle(
         spec,
         paths,
-        mounts=[*_mounts(spec, paths), _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")],
+        # gVisor's /dev takes no size, and what fills it is memory; read-only its devices work all the same.
+        mounts=[*_mounts(spec, paths, "ro"), _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")],
         linux={
             "namespaces": _namespaces(slot),
             "cgroupsPath": paths.cgroup,
@@ -109,19 +120,21 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
     )
 
 
-def crun_bundle(spec: SandboxSpec, slot: Slot, paths: Paths, open_files: int) -> Json:
-    """The host's kernel, so the profile is ours: a user namespace, seccomp, a device list."""
+def crun_bundle(spec: SandboxSpec, slot: Slot, paths: Paths, open_files: int, *, own_cgroup: bool) -> Json:
+    """The host's kernel, so the profile is ours: a user namespace, seccomp, a device list.
+
+    own_cgroup: crun is started inside a finished cgroup (confine.py) and has nothing to make or to limit.
+    """
     mapping = [{"containerID": 0, "hostID": slot.uid_base, "size": UIDS_PER_SLOT}]
     return _bundle(
         spec,
         paths,
-        mounts=[*_mounts(spec, paths), *_truthful_mounts(paths)],
+        mounts=[*_mounts(spec, paths, f"size={DEV_BYTES}"), *_truthful_mounts(paths)],
         linux={
             "namespaces": [*_namespaces(slot), {"type": "user"}],
             "uidMappings": mapping,
             "gidMappings": mapping,
-            "cgroupsPath": paths.cgroup,
-            "resources": {**_resources(spec, pids=spec.resources.pids), "devices": _device_rules()},
+            **({} if own_cgroup else _cgroup(spec, paths)),
             "maskedPaths": list(MASKED_PATHS),
             # Children again after their parents: crun binds a parent anew and forgets that they were read-only.
             "readonlyPaths": [*READONLY_PATHS, BOOT_ID, "/sys", CPU_INFO],
@@ -130,6 +143,11 @@ def crun_bundle(spec: SandboxSpec, slot: Slot, paths: Paths, open_files: int) ->
         open_files=open_files,
         annotations={},
     )
+
+
+def _cgroup(spec: SandboxSpec, paths: Paths) -> Json:
+    resources = {**_resources(spec, pids=spec.resources.pids), "devices": _device_rules()}
+    return {"cgroupsPath": paths.cgroup, "resources": resources}
 
 
 def _bundle(
@@ -185,11 +203,11 @@ def _resources(spec: SandboxSpec, pids: int) -> Json:
     }
 
 
-def _mounts(spec: SandboxSpec, paths: Paths) -> list[Json]:
+def _mounts(spec: SandboxSpec, paths: Paths, *dev_options: str) -> list[Json]:
     shm = min(spec.resources.memory_mb * MIB // SHM_SHARE, SHM_MAX_BYTES)
     return [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
-        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", f"size={DEV_BYTES}"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", *dev_options),
         _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=666", "mode=620", "gid=5"),
         _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
@@ -216,9 +234,8 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> Json:
 
 def _device_rules() -> list[Json]:
     """The cgroup's list, beside the nodes themselves: everything else is refused, also to who makes a node."""
-    nodes = [*((major, minor) for _, major, minor in DEVICES), (5, 2), (136, None)]
     allowed = [
-        {"allow": True, "type": "c", "major": major, "access": "rwm", **({} if minor is None else {"minor": minor})}
-        for major, minor in nodes
+        {"allow": True, "type": "c", "major": major, "access": "rw", **({} if minor is None else {"minor": minor})}
+        for major, minor in DEVICE_NUMBERS
     ]
     return [{"allow": False, "access": "rwm"}, *allowed]

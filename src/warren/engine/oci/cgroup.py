@@ -34,13 +34,13 @@ class Cgroups:
 
     def __init__(self, parent: str, root: Path = CGROUP_ROOT) -> None:
         self._parent = parent
-        self._root = root
+        self.root = root
         self.is_v2 = (root / "cgroup.controllers").exists()
 
     @property
     def is_hybrid(self) -> bool:
         """v1 controllers with a v2 mount beside them, which crun refuses."""
-        return not self.is_v2 and (self._root / "unified" / "cgroup.procs").exists()
+        return not self.is_v2 and (self.root / "unified" / "cgroup.procs").exists()
 
     def path(self, sandbox_id: str) -> str:
         """As the OCI specification names it."""
@@ -109,7 +109,7 @@ class Cgroups:
         return [group for kind in kinds if (group := self._dir(kind, sandbox_id)).is_dir()]
 
     def _dir(self, controller: str, sandbox_id: str | None) -> Path:
-        parent = self._root / controller / self._parent
+        parent = self.root / controller / self._parent
         return parent if sandbox_id is None else parent / sandbox_id
 
 

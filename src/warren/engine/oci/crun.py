@@ -9,9 +9,10 @@ from pathlib import Path
 
 from warren.contracts.engine import SandboxSpec
 from warren.engine.oci.blank import Blanks
-from warren.engine.oci.bundle import MIB, Paths, crun_bundle
+from warren.engine.oci.bundle import MIB, Json, Paths, crun_bundle
 from warren.engine.oci.cgroup import Cgroups, CgroupUsage
 from warren.engine.oci.command import run
+from warren.engine.oci.confine import confine_this_thread
 from warren.engine.oci.images import Images
 from warren.engine.oci.launch import launch
 from warren.engine.oci.meminfo import meminfo
@@ -41,6 +42,7 @@ class Crun:
         self._blanks = Blanks(places.blanks)
         self._images = Images()
         self._namespaces = UserNamespaces()
+        self._cgroup_manager = "cgroupfs" if cgroups.is_v2 else "disabled"
         # No capability to go above the hard limit that this process itself was given.
         self._open_files = min(limits.MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
@@ -61,19 +63,24 @@ class Crun:
         )
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         (folder / "meminfo").write_bytes(meminfo(spec.resources.memory_mb * MIB, CgroupUsage(0.0, 0, 0)))
-        (folder / "config.json").write_text(json.dumps(crun_bundle(spec, slot, paths, self._open_files)))
-        in_passing_thread(lambda: self._run(spec.id, layers, folder))
+        (folder / "config.json").write_text(json.dumps(self._bundle(spec, slot, paths)))
+        in_passing_thread(lambda: self._run(spec, layers, folder))
         return int((folder / "pid").read_text())
 
-    def _run(self, sandbox_id: str, layers: Layers, folder: Path) -> None:
+    def _bundle(self, spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
+        return crun_bundle(spec, slot, paths, self._open_files, own_cgroup=not self._cgroups.is_v2)
+
+    def _run(self, spec: SandboxSpec, layers: Layers, folder: Path) -> None:
         try:
             enter_private_mounts(hide_hybrid_cgroup=self._cgroups.is_hybrid)
             mount_root(layers, folder)
             show(self._guest_dir, folder / "guest")
         except OSError as error:
-            raise EngineFailed(f"cannot mount the root of sandbox {sandbox_id}: {error.strerror}") from error
-        argv = [*self._command(), "run", "--detach", f"--bundle={folder}", f"--pid-file={folder / 'pid'}", sandbox_id]
-        launch(f"start sandbox {sandbox_id}", argv, "--log=file:", START_DEADLINE_S)
+            raise EngineFailed(f"cannot mount the root of sandbox {spec.id}: {error.strerror}") from error
+        if not self._cgroups.is_v2:
+            confine_this_thread(self._cgroups.root, self._cgroups.path(spec.id), spec.resources)
+        argv = [*self._command(), "run", "--detach", f"--bundle={folder}", f"--pid-file={folder / 'pid'}", spec.id]
+        launch(f"start sandbox {spec.id}", argv, "--log=file:", START_DEADLINE_S)
 
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
@@ -111,4 +118,4 @@ class Crun:
             file.write(page)
 
     def _command(self) -> list[str]:
-        return [self._binary, f"--root={self._places.crun_root}", "--cgroup-manager=cgroupfs"]
+        return [self._binary, f"--root={self._places.crun_root}", f"--cgroup-manager={self._cgroup_manager}"]

@@ -1,6 +1,5 @@
 """The engine of this machine (`warren.contracts.engine.Engine`)."""
 
-import os
 import shutil
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
 from warren.engine.oci.network import Network
-from warren.engine.oci.places import RUN_ROOT, Places, install_guest
+from warren.engine.oci.places import RUN_ROOT, Hold, Places, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
 from warren.engine.oci.process import ProcessId
 from warren.engine.oci.runsc import Runsc
@@ -46,16 +45,16 @@ class OciEngine:
         self._pool = SlotPool(self._plan, maker, settings.pool_slots)
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
-        self._lock: int | None = None
+        self._hold: Hold | None = None
 
     @property
     def runtimes(self) -> tuple[str, ...]:
         return (self._settings.runtime, *(name for name in RUNTIME_NAMES if name != self._settings.runtime))
 
     async def open(self) -> None:
-        if self._lock is not None:
+        if self._hold is not None:
             return
-        self._lock = self._places.lock()
+        hold = self._places.lock()
         try:
             await on_thread(self._prepare_machine)
             for box in self._boxes.values():
@@ -64,9 +63,9 @@ class OciEngine:
                     box.watch(process)
             self._pool.open(taken=[box.slot.index for box in self._boxes.values()])
         except BaseException:
-            os.close(self._lock)
-            self._lock = None
+            hold.release()
             raise
+        self._hold = hold
         log.info("engine open", bridge=self._plan.bridge, adopted=len(self._boxes), slots=self._plan.count)
 
     def _prepare_machine(self) -> None:
@@ -90,7 +89,7 @@ class OciEngine:
             runtime.prepare(slot)
 
     async def close(self) -> None:
-        if self._lock is None:
+        if self._hold is None:
             return
         await self._pool.close()
         for box in self._boxes.values():
@@ -100,8 +99,8 @@ class OciEngine:
         if not self._boxes:
             await on_thread(self._leave_machine)
         self._boxes = {}
-        os.close(self._lock)
-        self._lock = None
+        self._hold.release()
+        self._hold = None
 
     def _leave_machine(self) -> None:
         self._network.close()
@@ -198,7 +197,7 @@ class OciEngine:
         return Usage(
             cpu_seconds=group.cpu_seconds,
             cpu_count=box.record.cpu_count,
-            memory_used=min(group.memory, total),
+            memory_used=min(group.memory - group.cache, total),
             memory_cache=min(group.cache, total),
             memory_total=total,
             disk_used=runtime.disk_used(box.record, box.folder),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, collapse_addresses
 
 from warren.engine.oci.command import run
-from warren.engine.oci.slot import Slot
+from warren.engine.oci.slot import Slot, mac_of
 from warren.model.policy import CLOSED_BY_DEFAULT, EgressPolicy, Network
 
 NFT_DEADLINE_S = 10.0
@@ -27,7 +27,8 @@ table bridge {table} {{
     chain from_port {{
         type filter hook prerouting priority -300; policy accept;
         iifname != "{bridge}.*" accept
-        ether type ip iifname . ether saddr . ip saddr @owners accept
+        ether daddr {gateway_mac} ether type ip iifname . ether saddr . ip saddr @owners accept
+        arp daddr ip != {gateway} drop
         ether type arp iifname . ether saddr . arp saddr ether . arp saddr ip @arp_owners accept
         drop
     }}
@@ -95,6 +96,8 @@ def ruleset(bridge: str, network: Network) -> str:
         table=table_name(bridge),
         bridge=bridge,
         network=network,
+        gateway=network[1],
+        gateway_mac=mac_of(network[1]),
         closed=closed,
         source_address=SOURCE_ADDRESS,
         destination_address=DESTINATION_ADDRESS,

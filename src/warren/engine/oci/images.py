@@ -5,21 +5,27 @@ import threading
 from pathlib import Path
 
 from warren.engine.oci.loop import attach, device_path
+from warren.model.errors import EngineFailed
 
 
 class Images:
     """Devices are held until `close`; mounts that use one keep it beyond that."""
 
     def __init__(self) -> None:
-        self._held: dict[str, int] = {}
+        self._held: dict[tuple[str, int, int], int] = {}
         self._lock = threading.Lock()
 
     def device(self, image: str) -> str:
         """The path of the device that shows `image`."""
+        try:
+            found = os.stat(image)
+        except OSError as error:
+            raise EngineFailed(f"cannot open template image {image!r}: {error.strerror}") from None
+        key = (image, found.st_ino, found.st_mtime_ns)  # a template built anew at the same path is another one
         with self._lock:
-            if image not in self._held:
-                self._held[image] = attach(Path(image), read_only=True)
-            return device_path(self._held[image])
+            if key not in self._held:
+                self._held[key] = attach(Path(image), read_only=True)
+            return device_path(self._held[key])
 
     def close(self) -> None:
         with self._lock:

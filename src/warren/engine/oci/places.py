@@ -66,18 +66,43 @@ class Places:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
 
-    def lock(self) -> int:
-        """Hold the state folder and the run folder for this process. Raises Unavailable; closing the fd lets go."""
+    def lock(self) -> "Hold":
+        """Hold the state folder and the bridge's name for this process. Raises Unavailable when another has one."""
         self.state.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        RUN_ROOT.mkdir(parents=True, exist_ok=True)
+        state = _lock_file(self.state / "lock", f"state folder {self.state.parent}", "WARREN_STATE_DIR")
+        try:
+            bridge = _lock_file(self.run.with_suffix(".lock"), f"bridge {self.run.name}", "WARREN_BRIDGE")
+        except BaseException:
+            os.close(state)
+            raise
+        return Hold((state, bridge), self.run.with_suffix(".lock"))
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What keeps a second server away."""
+
+    descriptors: tuple[int, ...]
+    transient: Path
+
+    def release(self) -> None:
+        self.transient.unlink(missing_ok=True)
+        for fd in self.descriptors:
+            os.close(fd)
+
+
+def _lock_file(path: Path, what: str, variable: str) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise Unavailable(
-                f"cannot use state folder {self.state.parent}: another server holds it; stop it or set WARREN_STATE_DIR"
-            ) from None
-        return fd
+            raise Unavailable(f"cannot use {what}: another server holds it; stop that one or set {variable}") from None
+        if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
+            return fd
+        os.close(fd)  # its last holder removed it between our two calls; the next round makes a new one
 
 
 def install_guest(binary: str, guests: Path) -> Path:

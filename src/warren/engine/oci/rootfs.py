@@ -42,7 +42,7 @@ def mount_root(layers: Layers, folder: Path) -> Path:
     """Mount all layers below `folder`; the path of the finished root."""
     lower, upper, root = (folder / name for name in ("lower", "layer", "root"))
     for place in (lower, upper, root):
-        place.mkdir(exist_ok=True)
+        place.mkdir(mode=0o711)
     read_only = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NODEV
     image = libc.new_mount("erofs", layers.image, ("ro",), read_only)
     _attach_idmapped(image, layers.user_namespace, lower)
@@ -66,7 +66,7 @@ def mount_root(layers: Layers, folder: Path) -> Path:
 
 def show(source: Path, target: Path) -> Path:
     """Bind `source` where the sandbox's root may look it up: its real place is closed to all but the host's root."""
-    target.mkdir(exist_ok=True)
+    target.mkdir(mode=0o711)
     libc.mount(str(source), str(target), None, libc.MS_BIND)
     return target
 

@@ -36,7 +36,7 @@ class Runsc:
         """Start a sandbox; the pid of its sentry."""
         # gVisor wants a directory to name as root, also where the image is the root.
         root = folder / "root"
-        root.mkdir()
+        root.mkdir(mode=0o711)
         paths = Paths(
             root=root, guest_dir=self._guest_dir, layers=self._places.layers, cgroup=self._cgroups.path(spec.id)
         )

@@ -1,0 +1,118 @@
+"""Two sandboxes on an engine of their own, with a shell in each, and an Internet made of a network namespace."""
+
+import asyncio
+import http.client
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from tests import leaks
+from warren.contracts.engine import GUEST_PORT, Placement, SandboxSpec
+from warren.engine.oci.engine import OciEngine
+from warren.model.policy import EgressPolicy
+from warren.model.sandbox import Resources
+from warren.model.template import TemplateImage
+from warren.settings import Settings, load
+
+BOOT_S = 20.0
+ANSWER_S = 60.0
+SMALL = Resources(cpu_count=1, memory_mb=256, disk_mb=128, pids=200)
+
+CONNECT = """
+python3 - <<'END'
+import concurrent.futures, socket
+def reach(target):
+    try:
+        with socket.create_connection(target, 1.0): return "open"
+    except OSError as error: return "closed"
+targets = {targets!r}
+with concurrent.futures.ThreadPoolExecutor(64) as pool:
+    for target, verdict in zip(targets, pool.map(reach, targets)): print(*target, verdict)
+END
+"""
+
+
+@dataclass
+class Lab:
+    engine: OciEngine
+    bridge: str
+    gateway: str
+    spare_slot_address: str
+    one: Placement
+    two: Placement
+
+    def run(self, script: str, where: Placement | None = None) -> str:
+        return shell((where or self.one).address, script)
+
+    def reachable(self, *targets: tuple[str, int], where: Placement | None = None) -> set[tuple[str, int]]:
+        """Which of these a sandbox can open a TCP connection to."""
+        lines = self.run(CONNECT.format(targets=list(targets)), where).splitlines()
+        verdicts = {(host, int(port)): verdict for host, port, verdict in (line.split() for line in lines)}
+        assert verdicts.keys() == set(targets)
+        return {target for target, verdict in verdicts.items() if verdict == "open"}
+
+    def record(self, placement: Placement) -> Path:
+        return Path("/run/warren", self.bridge, "sandboxes", placement.id, "placement.json")
+
+
+def shell(address: str, script: str) -> str:
+    connection = http.client.HTTPConnection(address, GUEST_PORT, timeout=ANSWER_S)
+    connection.request("POST", "/", script.encode())
+    answer = connection.getresponse().read().decode(errors="replace")
+    connection.close()
+    return answer
+
+
+@asynccontextmanager
+async def lab(runtime: str, folder: Path) -> AsyncIterator[Lab]:
+    tag = secrets.token_hex(2)
+    base = load({name: value for name, value in os.environ.items() if name.startswith("WARREN_")})
+    images = sorted(base.cache_dir.glob("templates/base-*/rootfs.erofs"))
+    if not images:
+        pytest.skip("no base template in the cache; run `make setup`")
+    settings = Settings(
+        state_dir=folder,
+        cache_dir=base.cache_dir,
+        runsc_path=base.runsc_path,
+        guestd_path=str(Path(__file__).with_name("hostile_guest.py")),
+        bridge=f"ws{tag}",
+        network=IPv4Network(f"198.18.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xE0}/27"),
+        runtime=runtime,
+        pool_slots=3,
+        max_slots=8,
+    )
+    before = leaks.snapshot(settings.bridge, folder)
+    engine = OciEngine(settings)
+    await engine.open()
+    try:
+        image = TemplateImage("sha256:unchecked", str(images[-1]))
+        placements = [
+            await engine.create(SandboxSpec(f"isec{number:017}", runtime, image, "box", SMALL, EgressPolicy()))
+            for number in range(2)
+        ]
+        for placement in placements:
+            await _answers(placement.address)
+        gateway = str(settings.network[1])
+        yield Lab(engine, settings.bridge, gateway, str(settings.network[20]), *placements)
+    finally:
+        for placement in await engine.list():
+            await engine.destroy(placement.id)
+        await engine.close()
+    assert leaks.difference(before, leaks.snapshot(settings.bridge, folder)) == {}
+
+
+async def _answers(address: str) -> None:
+    async with asyncio.timeout(BOOT_S):
+        while True:
+            try:
+                assert await asyncio.to_thread(shell, address, "echo up") == "up\n"
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                return

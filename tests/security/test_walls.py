@@ -1,0 +1,122 @@
+"""What root inside sees and may do: nothing of the host."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.security.lab import Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(180)]
+
+CAPABILITIES = 0xA00405FB
+"""The twelve of bundle.CAPABILITIES, as a mask."""
+
+
+async def test_only_its_own_processes_are_there(box: Lab) -> None:
+    seen = await asyncio.to_thread(box.run, "cat /proc/[0-9]*/comm | sort -u")
+    assert set(seen.split()) <= {"guestd", "python3", "bash", "cat", "sort"}
+
+
+async def test_capabilities_are_the_named_ones(box: Lab) -> None:
+    status = await asyncio.to_thread(box.run, "cat /proc/self/status")
+    masks = {line.split()[0]: int(line.split()[1], 16) for line in status.splitlines() if line.startswith("Cap")}
+    assert masks["CapInh:"] == masks["CapAmb:"] == 0
+    assert masks["CapBnd:"] == masks["CapEff:"] == CAPABILITIES
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mount -t tmpfs none /mnt",
+        "mount -o remount,rw /.warren",
+        "umount /proc",
+        "mknod /tmp/disk b 254 0",
+        "mknod /tmp/mem c 1 1",
+        "mknod /tmp/tun c 10 200",
+        "echo 0 > /.warren/guestd",
+        "cp /bin/true /.warren/x",
+        "echo core > /proc/sys/kernel/core_pattern",
+        "echo /tmp/x > /proc/sys/kernel/modprobe",
+        "echo b > /proc/sysrq-trigger",
+        "ls /sys/fs/cgroup/memory/release_agent",
+        "echo 1 > /sys/fs/cgroup/notify_on_release",
+        "echo x > /sys/kernel/uevent_helper",
+        "ls /proc/sys/fs/binfmt_misc/register",
+        "test -s /proc/kcore && head -c 1 /proc/kcore | grep -q .",
+        "test -e /dev/mem",
+        "test -e /dev/kmsg",
+        "test -e /dev/kvm",
+        "test -e /dev/loop0",
+        "test -e /dev/vda",
+        "head -c 1 /dev/fuse",
+        "ls /var/lib/warren /run/warren",
+        "date -s 2001-01-01",
+        "hostname other",
+        "ip link set eth0 down",
+        "ip addr add 198.18.0.9/32 dev eth0",
+    ],
+)
+async def test_is_refused(box: Lab, command: str) -> None:
+    answer = await asyncio.to_thread(box.run, f"({command}) >/dev/null 2>&1 && echo done || echo refused")
+    assert answer == "refused\n"
+
+
+async def test_files_of_root_inside_are_nobodys_outside(box: Lab, runtime: str) -> None:
+    if runtime != "crun":
+        pytest.skip("gVisor's processes on the host are its own")
+    record = json.loads(box.record(box.one).read_text())
+    status = Path(f"/proc/{record['pid']}/status").read_text()
+    uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
+    assert {int(uid) for uid in uids} == {1_000_000 + 65_536 * record["slot"]}
+
+
+async def test_two_sandboxes_differ_in_boot_id(box: Lab) -> None:
+    ids = {
+        await asyncio.to_thread(box.run, "cat /proc/sys/kernel/random/boot_id", place) for place in (box.one, box.two)
+    }
+    assert len(ids) == 2
+    assert Path("/proc/sys/kernel/random/boot_id").read_text() not in ids
+
+
+async def test_free_and_df_tell_the_promised_sizes(box: Lab) -> None:
+    answer = await asyncio.to_thread(box.run, "free -m | awk '/Mem/ {print $2}'; df -m / | awk 'NR==2 {print $2}'")
+    assert answer.split() == ["256", "128"]
+
+
+async def test_a_full_disk_is_an_error_inside_and_no_more(box: Lab) -> None:
+    script = "head -c 200M /dev/zero > /root/big; echo $?; rm /root/big; echo fine > /root/x && cat /root/x"
+    answer = (await asyncio.to_thread(box.run, script)).splitlines()
+    assert "No space left on device" in answer[0]
+    assert answer[1:] == ["1", "fine"]
+
+
+async def test_every_memory_file_system_is_bounded(box: Lab) -> None:
+    script = """for place in /dev /dev/shm /sys /proc /dev/mqueue; do
+      { head -c 300M /dev/zero > $place/filler; stat -c %s $place/filler; rm -f $place/filler; } 2>/dev/null
+    done; true"""
+    sizes = [int(size) for size in (await asyncio.to_thread(box.run, script)).split()]
+    assert sum(sizes) <= 65 * 1024 * 1024
+    assert await asyncio.to_thread(box.run, "echo alive") == "alive\n"
+
+
+async def test_a_fork_bomb_is_contained(box: Lab) -> None:
+    script = "sudo -u user bash -c 'for i in $(seq 400); do sleep 3 & done' 2>&1 | grep -c -i -E 'resource|fork'"
+    assert int(await asyncio.to_thread(box.run, script)) > 0
+    assert await asyncio.to_thread(box.run, "echo alive") == "alive\n"
+
+
+async def test_no_descriptor_of_the_host_is_open_inside(box: Lab) -> None:
+    """CVE-2024-21626: a directory of the host that the runtime forgot to close."""
+    links = await asyncio.to_thread(box.run, "readlink /proc/1/fd/* /proc/1/cwd /proc/1/root")
+    allowed = ("/dev/null", "socket:", "pipe:", "anon_inode:", "/dev/pts", "host:", "/.warren/guestd")
+    assert [link for link in links.split() if link != "/" and not link.startswith(allowed)] == []
+
+
+async def test_the_run_folder_tells_other_users_of_the_host_nothing(box: Lab) -> None:
+    folder = Path("/run/warren", box.bridge)
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            assert os.stat(path).st_mode & 0o066 == 0, path
