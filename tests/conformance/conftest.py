@@ -46,7 +46,7 @@ def anyio_backend() -> str:
 def nothing_left_behind() -> Iterator[None]:
     """The leak check: no process and no folder of this suite outlives it."""
     if not BINARY.exists():
-        pytest.skip(f"cannot test {BINARY}: it is not built; run 'make -C guestd build'")
+        pytest.fail(f"cannot test {BINARY}: it is not built; run 'make -C guestd build'")
     if os.geteuid() != 0:
         pytest.skip("cannot start commands as other users; run the suite as root")
     adopt_orphans()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -111,6 +112,24 @@ def test_an_idempotency_key_is_good_for_one_request_only(create: Create) -> None
     assert failure.value.status_code == 422
 
 
+@pytest.mark.covers("S05")
+def test_concurrent_creates_under_one_key_make_one_sandbox(create: Create) -> None:
+    key = f"k-{time.time_ns()}"
+
+    def attempt(_: int) -> str:
+        try:
+            return create(idempotency_key=key, retries=0).sandbox_id
+        except SandboxException as error:
+            assert error.status_code == 409, error
+            return "in flight"
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = set(pool.map(attempt, range(4)))
+    made = answers - {"in flight"}
+    assert len(made) == 1
+    assert create(idempotency_key=key).sandbox_id in made
+
+
 @pytest.mark.covers("S06")
 def test_older_clients_create_and_connect(server: LocalServer, runtime: str) -> None:
     with httpx.Client(base_url=server.api_url, headers={"X-API-KEY": server.api_key}, timeout=60) as api:
@@ -189,6 +208,16 @@ def test_kill_says_whether_there_was_something_to_kill(create: Create) -> None:
     assert sandbox.kill() is False
     assert Sandbox.kill(create().sandbox_id) is True
     assert Sandbox.kill(UNKNOWN_ID) is False
+
+
+@pytest.mark.covers("S09")
+def test_concurrent_kills_all_end_well(create: Create) -> None:
+    sandbox = create()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: Sandbox.kill(sandbox.sandbox_id), range(4)))
+    assert any(answers)
+    assert not sandbox.is_running()
+    assert sandbox.kill() is False
 
 
 @pytest.mark.covers("S10")

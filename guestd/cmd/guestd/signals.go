@@ -19,11 +19,13 @@ var deadly = []os.Signal{
 // Swallowing is not ignoring: a command would inherit that.
 func endings() <-chan os.Signal {
 	ending := make(chan os.Signal, 1)
-	signal.Notify(ending, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(ending, syscall.SIGTERM)
 	swallowed := make(chan os.Signal, 1)
 	if os.Getpid() == 1 {
-		signal.Notify(swallowed, deadly...)
+		// Runtimes end a sandbox with SIGTERM; an interrupt can only come from inside.
+		signal.Notify(swallowed, append(deadly, syscall.SIGINT)...)
 	} else {
+		signal.Notify(ending, syscall.SIGINT)
 		signal.Notify(swallowed, syscall.SIGPIPE, syscall.SIGHUP)
 	}
 	return ending

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from aiohttp.client_exceptions import ClientPayloadError
@@ -61,9 +61,12 @@ def abort(transport: asyncio.Transport) -> None:
 
 
 class Relay:
-    """One request or WebSocket on its way: the client's connection and, once there is one, the sandbox's."""
+    """One request or WebSocket on its way: the client's connection and, once there is one, the sandbox's.
 
-    __slots__ = ("_clock", "client", "is_answered", "is_cut", "touched", "upstream")
+    `sent` and `received`: bytes of bodies and frames to and from the sandbox that nobody has added up yet.
+    """
+
+    __slots__ = ("_clock", "client", "is_answered", "is_cut", "received", "sent", "touched", "upstream")
 
     def __init__(self, client: asyncio.Transport, clock: Callable[[], float]) -> None:
         self.client = client
@@ -72,9 +75,18 @@ class Relay:
         self.touched = clock()
         self.is_answered = False
         self.is_cut = False
+        self.sent = self.received = 0
 
     def touch(self) -> None:
         self.touched = self._clock()
+
+    def sends(self, count: int) -> None:
+        self.touched = self._clock()
+        self.sent += count
+
+    def receives(self, count: int) -> None:
+        self.touched = self._clock()
+        self.received += count
 
     def cut(self) -> None:
         """Abort both sides; the client sees a broken connection, never a clean end."""
@@ -163,6 +175,13 @@ class Links:
         link = Link(route.sandbox_id, route.address, route.control_token, limits.GATEWAY_POOL_IDLE_S)
         self._links[route.sandbox_id] = link
         return link
+
+    def relays(self) -> Iterator[Relay]:
+        for link in self._links.values():
+            yield from link.relays
+
+    def count_relays(self) -> int:
+        return sum(len(link.relays) for link in self._links.values())
 
     def cut(self, sandbox_id: str) -> None:
         link = self._links.pop(sandbox_id, None) if sandbox_id != API_KEY else None

@@ -159,6 +159,7 @@ async def _final_head(upstream: Upstream) -> tuple[RawResponseMessage, StreamRea
 async def _relay_body(exchange: Exchange, payload: StreamReader, head: bytes, framing: heads.Framing) -> bool:
     relay, request = exchange.relay, exchange.request
     first = payload.read_nowait(-1)
+    relay.received += len(first)
     if payload.is_eof():
         relay.client.write(head + _framed(first, framing, is_last=True))
         await request.writer.drain()
@@ -169,7 +170,7 @@ async def _relay_body(exchange: Exchange, payload: StreamReader, head: bytes, fr
         writer.enable_chunking()
     try:
         while chunk := await payload.readany():
-            relay.touch()
+            relay.receives(len(chunk))
             await writer.write(chunk)
         if not relay.is_cut:
             await writer.write_eof()

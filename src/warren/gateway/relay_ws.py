@@ -5,6 +5,7 @@ that a frame could smuggle. Memory is bounded by the transports' write buffers: 
 """
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
@@ -33,19 +34,22 @@ class _Tail:
 
 
 class _End(asyncio.Protocol):
-    """One end of the splice. It stands in for aiohttp's protocol, which hears of the end of the connection."""
+    """One end of the splice. It stands in for aiohttp's protocol, which hears of the end of the connection.
 
-    def __init__(self, transport: asyncio.Transport, before: BaseProtocol, relay: Relay) -> None:
+    `passes` is told how many bytes came in at this end.
+    """
+
+    def __init__(self, transport: asyncio.Transport, before: BaseProtocol, passes: Callable[[int], None]) -> None:
         self.transport = transport
         self.other: _End | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._before = before
-        self._relay = relay
+        self._passes = passes
         self._is_over = False
         self._lost: tuple[Exception | None] | None = None
 
     def data_received(self, data: bytes) -> None:
-        self._relay.touch()
+        self._passes(len(data))
         if self.other is not None and not self.other.transport.is_closing():
             self.other.transport.write(data)
 
@@ -83,11 +87,13 @@ async def splice(request: web.BaseRequest, upstream: Upstream, relay: Relay, hea
     from_client, from_sandbox = _Tail(), _Tail()
     request.protocol.set_parser(from_client)  # pyright: ignore[reportArgumentType]  # any object with these two methods
     upstream.set_parser(from_sandbox, None)
-    ends = _End(relay.client, request.protocol, relay), _End(inner, upstream, relay)
+    ends = _End(relay.client, request.protocol, relay.sends), _End(inner, upstream, relay.receives)
     ends[0].other, ends[1].other = ends[1], ends[0]
     relay.client.write(head + from_sandbox.data)
+    relay.receives(len(from_sandbox.data))
     if from_client.data:
         inner.write(from_client.data)
+        relay.sends(len(from_client.data))
     for end in ends:
         end.transport.set_protocol(end)
     for end in ends:

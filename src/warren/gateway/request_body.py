@@ -28,6 +28,7 @@ class RequestBody:
 
     def send_with_head(self, upstream: Upstream, head: bytes) -> None:
         data = self._content.read_nowait(-1)
+        self._relay.sent += len(data)
         if self._framing.chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         _write(upstream, head + data)
@@ -43,7 +44,7 @@ class RequestBody:
         writer.length = self._framing.length
         try:
             while chunk := await self._content.readany():
-                self._relay.touch()
+                self._relay.sends(len(chunk))
                 await writer.write(chunk)
             await writer.write_eof()
             self.is_sent = True

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from warren.contracts.engine import GUEST_PORT
 from warren.contracts.routing import Routes
-from warren.gateway import pages
+from warren.gateway import pages, tally
 from warren.gateway.admission import Asked, ToApi, ToSandbox, admit, origin_form
 from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.connector import PortClosed
@@ -17,7 +17,10 @@ from warren.gateway.links import Link, Links, Relay
 from warren.gateway.listener import ClientServer
 from warren.gateway.pages import Refusal
 from warren.gateway.relay_http import BadBody, BadUpstream, Exchange, Sent, relay_http
+from warren.gateway.relay_ws import asks_for_websocket
+from warren.gateway.tally import Tally
 from warren.model import limits
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 _UNREADABLE = frozenset({400, 417, 431})
@@ -37,12 +40,14 @@ class Gateway:
         tls_port: int,
         domain: str,
         api_port: int,
+        meters: Meters,
     ) -> None:
         self.host, self.port, self.tls_port = host, port, tls_port
         self._routes = routes
         self._tls = tls
         self._domain = domain.lower()
         self._links = Links(api_port)
+        self._tally = Tally(meters, self._links)
         self._clients: ClientServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._context: ssl.SSLContext | None = None
@@ -140,6 +145,7 @@ class Gateway:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timers["sweep"] = loop.call_later(limits.GATEWAY_SWEEP_S, self._sweep)
+        self._tally.sweep()
         self._links.sweep(loop.time(), lambda sandbox_id: self._routes.find(sandbox_id) is not None)
 
     def _renew(self) -> None:

@@ -98,7 +98,8 @@ class Adoption:
 
 def kill_group(cgroups: Cgroups, sandbox_id: str) -> None:
     """Last resort: kill by cgroup whatever a runtime did not."""
-    for pid in cgroups.pids(sandbox_id):
+    # A thread of this server stands in the group until it has quite ended (confine.py), and then the group lists us.
+    for pid in cgroups.pids(sandbox_id) - {os.getpid()}:
         process = ProcessId.of(pid)
         pidfd = None if process is None else process.open()
         if pidfd is not None:

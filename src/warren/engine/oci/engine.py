@@ -12,6 +12,7 @@ from warren.engine.oci.box import Box, new_record
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
+from warren.engine.oci.guard import RuleGuard
 from warren.engine.oci.network import Network
 from warren.engine.oci.places import RUN_ROOT, Hold, Places, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
@@ -23,6 +24,7 @@ from warren.engine.oci.threads import on_thread, to_the_end
 from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, SandboxNotFound
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
+from warren.model.sandbox import SANDBOX_ID
 from warren.settings import Settings
 
 RUNTIME_NAMES = ("runsc", "crun")
@@ -43,6 +45,7 @@ class OciEngine:
         self._cgroups = Cgroups(f"warren_{settings.bridge}")
         maker = SlotMaker(self._plan, self._network, self._prepare_slot)
         self._pool = SlotPool(self._plan, maker, settings.pool_slots)
+        self._guard = RuleGuard(settings.bridge, self._rules)
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
         self._hold: Hold | None = None
@@ -62,6 +65,7 @@ class OciEngine:
                 if process is not None:
                     box.watch(process)
             self._pool.open(taken=[box.slot.index for box in self._boxes.values()])
+            self._guard.open()
         except BaseException:
             hold.release()
             raise
@@ -76,13 +80,16 @@ class OciEngine:
         self._runtimes = {runsc.name: runsc, crun.name: crun}
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
-        rules = firewall.ruleset(self._plan.bridge, self._plan.network)
-        rules += firewall.slot_elements("add", self._plan.bridge, [box.slot for box in self._boxes.values()])
-        for box in self._boxes.values():
-            rules += firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
-        firewall.apply("load the network rules", rules)
-        self._network.open()
+        firewall.apply("load the network rules", self._rules())
+        self._network.open(in_use=bool(self._boxes))
         forwarding.enable(RUN_ROOT)
+
+    def _rules(self) -> str:
+        bridge, boxes = self._plan.bridge, self._boxes.values()
+        parts = [firewall.ruleset(bridge, self._plan.network)]
+        parts.append(firewall.slot_elements("add", bridge, [*self._pool.idle, *(box.slot for box in boxes)]))
+        parts.extend(firewall.egress_change(bridge, box.slot.address, EgressPolicy(), box.egress) for box in boxes)
+        return "".join(parts)
 
     def _prepare_slot(self, slot: Slot) -> None:
         for runtime in self._runtimes.values():
@@ -91,16 +98,19 @@ class OciEngine:
     async def close(self) -> None:
         if self._hold is None:
             return
-        await self._pool.close()
-        for box in self._boxes.values():
-            box.unwatch()
-        for runtime in self._runtimes.values():
-            runtime.close()
-        if not self._boxes:
-            await on_thread(self._leave_machine)
-        self._boxes = {}
-        self._hold.release()
-        self._hold = None
+        try:
+            await self._guard.close()
+            await self._pool.close()
+            for box in self._boxes.values():
+                box.unwatch()
+            for runtime in self._runtimes.values():
+                runtime.close()
+            if not self._boxes:
+                await on_thread(self._leave_machine)
+        finally:
+            self._boxes = {}
+            self._hold.release()
+            self._hold = None
 
     def _leave_machine(self) -> None:
         self._network.close()
@@ -115,7 +125,12 @@ class OciEngine:
             raise BadRequest(f"cannot use runtime {spec.runtime!r}: choose one of {', '.join(self.runtimes)}")
         if spec.id in self._boxes:
             raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
+        if not SANDBOX_ID.fullmatch(spec.id):
+            raise BadRequest(f"cannot use {spec.id!r} as a sandbox id: it names files, cgroups and processes")
         slot = await self._pool.take()
+        if spec.id in self._boxes:  # by a create that ran beside this one
+            self._pool.give_back(slot)
+            raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
         record = new_record(spec, slot, self._settings.dns_servers)
         box = Box(record, slot, self._places.sandboxes / spec.id)
         self._boxes[spec.id] = box
@@ -125,9 +140,15 @@ class OciEngine:
                 if not box.watch(process):
                     raise EngineFailed(f"cannot run sandbox {spec.id}: it ended right after its start")
             except BaseException:
-                await to_the_end(self._remove(box))
+                await to_the_end(self._give_up(box))
                 raise
         return box.placement
+
+    async def _give_up(self, box: Box) -> None:
+        try:
+            await self._remove(box)
+        except EngineFailed as error:  # what made the create fail is the error to report; `destroy` may try again
+            log.error("half-made sandbox not removed", sandbox=box.id, error=error.message)
 
     def _start(self, runtime: Runtime, spec: SandboxSpec, box: Box) -> ProcessId:
         try:
@@ -164,13 +185,15 @@ class OciEngine:
         self._pool.give_back(box.slot)
 
     def _delete(self, box: Box) -> None:
+        runtime = self._runtimes[box.record.runtime]
         try:
-            self._runtimes[box.record.runtime].delete(box.id, box.folder)
+            runtime.delete(box.id, box.folder)
+            self._cgroups.remove(box.id)
         except EngineFailed as error:
-            log.warning("runtime could not delete a sandbox; killing its cgroup", sandbox=box.id, error=error.message)
+            log.warning("sandbox does not go; killing its cgroup", sandbox=box.id, error=error.message)
             kill_group(self._cgroups, box.id)
-            self._runtimes[box.record.runtime].delete(box.id, box.folder)
-        self._cgroups.remove(box.id)
+            runtime.delete(box.id, box.folder)
+            self._cgroups.remove(box.id)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, EgressPolicy())
         firewall.apply(f"drop the egress rules of sandbox {box.id}", change)
         shutil.rmtree(box.folder, ignore_errors=True)

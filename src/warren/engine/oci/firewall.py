@@ -14,6 +14,8 @@ from warren.model.policy import CLOSED_BY_DEFAULT, EgressPolicy, Network
 NFT_DEADLINE_S = 10.0
 """Seconds for one nft transaction; normally 5 ms."""
 
+CONNECTIONS_MAX = 4096
+"""Connections that one sandbox may have open through the host: its table, shared by all, holds 262,144 by default."""
 SOURCE_ADDRESS = "@nh,96,32"
 DESTINATION_ADDRESS = "@nh,128,32"
 """Of an IPv4 packet, as plain numbers: connections are marked with the sandbox's address, see conntrack.py."""
@@ -44,6 +46,7 @@ table inet {table} {{
     set closed {{ type ipv4_addr; flags interval; elements = {{ {closed} }} }}
     set allowed {{ type ipv4_addr . ipv4_addr; flags interval; }}
     set denied {{ type ipv4_addr . ipv4_addr; flags interval; }}
+    set connections {{ type ipv4_addr; size 65535; flags dynamic; }}
     chain to_host {{
         type filter hook input priority -5; policy accept;
         iifname != "{bridge}" accept
@@ -63,6 +66,7 @@ table inet {table} {{
         ip daddr @closed drop
         fib daddr type != unicast drop
         ct state established,related accept
+        ct state new add @connections {{ ip saddr ct count over {connections} }} drop
         ct mark set {source_address}
         ip saddr . ip daddr @allowed accept
         ip saddr . ip daddr @denied drop
@@ -99,6 +103,7 @@ def ruleset(bridge: str, network: Network) -> str:
         gateway=network[1],
         gateway_mac=mac_of(network[1]),
         closed=closed,
+        connections=CONNECTIONS_MAX,
         source_address=SOURCE_ADDRESS,
         destination_address=DESTINATION_ADDRESS,
     )
@@ -151,3 +156,9 @@ def apply(purpose: str, script: str) -> None:
     """Load one transaction: all of it or nothing."""
     if script:
         run(purpose, ["nft", "-f", "-"], NFT_DEADLINE_S, stdin=script)
+
+
+def is_loaded(bridge: str) -> bool:
+    """Whether both tables are still there; others may flush the machine's whole ruleset."""
+    listed = run("list the network rules", ["nft", "list", "tables"], NFT_DEADLINE_S).splitlines()
+    return all(f"table {family} {table_name(bridge)}" in listed for family in ("bridge", "inet"))

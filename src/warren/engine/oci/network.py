@@ -28,9 +28,11 @@ class Network:
     def __init__(self, plan: SlotPlan) -> None:
         self._plan = plan
 
-    def open(self) -> None:
-        """Make the bridge, or take the one that is there; no IPv6 on it, learning left to what we write."""
+    def open(self, *, in_use: bool) -> None:
+        """Make the bridge anew, or keep it where sandboxes are on it. No IPv6 on it."""
         plan = self._plan
+        if not in_use:
+            self.close()  # one of an earlier server may have had other addresses
         with IPRoute() as ip:
             if _index(ip, plan.bridge) is None:
                 ip.link("add", ifname=plan.bridge, kind="bridge", br_mcast_snooping=0, address=mac_of(plan.gateway))

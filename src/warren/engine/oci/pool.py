@@ -83,7 +83,7 @@ class SlotPool:
             self._filler.cancel()
             await asyncio.wait([self._filler])
             self._filler = None
-        idle = [*self._ready, *self._used_up]
+        idle = self.idle
         self._ready.clear()
         self._used_up.clear()
         if idle:
@@ -107,6 +107,11 @@ class SlotPool:
             self.give_back(slot)
             raise
         return slot
+
+    @property
+    def idle(self) -> list[Slot]:
+        """Slots that exist and that no sandbox has."""
+        return [*self._ready, *self._used_up]
 
     def give_back(self, slot: Slot) -> None:
         """The sandbox of this slot is gone; it is made anew before the next one gets it."""
