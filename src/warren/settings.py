@@ -22,7 +22,6 @@ class Settings:
     host: what API and gateway listen on. domain: what `get_host()` of the clients is made of; its port is that of
     the TLS listener. network: the sandboxes' addresses; the first is the bridge. bridge: the interface's name, also
     the prefix of all interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
-    uplink_exempt: destination blocks opened although closed by default (a registry on a private network, say).
     pool_slots: network slots prepared ahead. max_slots: sandboxes at once on this machine.
     """
 
@@ -37,7 +36,6 @@ class Settings:
     runsc_path: str = ""
     crun_path: str = "crun"
     guestd_path: str = ""
-    engine: str = "oci"
     database_url: str = ""
     network: IPv4Network = DEFAULT_NETWORK
     bridge: str = "warren0"

@@ -80,9 +80,7 @@ def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store
         domain=settings.public_domain,
         meters=meters,
     )
-    return Control(
-        context=context, live=live, supervision=supervision, observations=observations, meters=meters
-    )
+    return Control(context=context, live=live, supervision=supervision, observations=observations, meters=meters)
 
 
 def prepare_state(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from warren.contracts.routing import Route
 from warren.gateway.certificates import TlsFiles
 from warren.gateway.links import abort
 from warren.gateway.server import Gateway
+from warren.telemetry.meters import Meters
 
 GUEST_PORT = 49983
 DOMAIN = "e2b.localhost"
@@ -56,6 +57,7 @@ class Rig:
     gateway: Gateway
     routes: FakeRoutes
     stack: AsyncExitStack
+    meters: Meters
     client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=DEADLINE))
 
     @property
@@ -123,10 +125,12 @@ class RawClient:
 
 @asynccontextmanager
 async def running_gateway(api_port: int = 1, tls: TlsFiles | None = None) -> AsyncIterator[Rig]:
-    routes = FakeRoutes()
-    gateway = Gateway(routes, host="127.0.0.1", port=0, tls=tls, tls_port=0, domain=DOMAIN, api_port=api_port)
+    routes, meters = FakeRoutes(), Meters()
+    gateway = Gateway(
+        routes, host="127.0.0.1", port=0, tls=tls, tls_port=0, domain=DOMAIN, api_port=api_port, meters=meters
+    )
     async with AsyncExitStack() as stack:
-        rig = Rig(gateway, routes, stack)
+        rig = Rig(gateway, routes, stack, meters)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         stack.push_async_callback(rig.client.aclose)

@@ -120,3 +120,13 @@ async def test_the_run_folder_tells_other_users_of_the_host_nothing(box: Lab) ->
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
             assert os.stat(path).st_mode & 0o066 == 0, path
+
+
+async def test_directories_of_the_template_can_be_renamed(box: Lab) -> None:
+    script = 'python3 -c \'import os; os.rename("/usr/share/doc", "/usr/share/docs")\' && ls -d /usr/share/doc*'
+    assert await asyncio.to_thread(box.run, script, box.two) == "/usr/share/docs\n"
+
+
+async def test_low_ports_and_ping_work_inside(box: Lab) -> None:
+    bind = "python3 -c 'import socket; socket.create_server((\"0.0.0.0\", 80))'"
+    assert await asyncio.to_thread(box.run, f"{bind} && ping -c1 -W1 127.0.0.1 >/dev/null && echo ok") == "ok\n"

@@ -30,7 +30,7 @@ def serve(machine: Machine) -> None:
     Its settings are the WARREN_* variables; see docs or `warren info`.
     """
     settings = machine.settings()
-    if settings.engine == "oci" and not machine.is_root:
+    if not machine.is_root:
         raise BadRequest("cannot run sandboxes as an ordinary user: start the server as root, with sudo")
     machine.serve(settings)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -135,7 +135,7 @@ class Starting:
         return running
 
     @contextmanager
-    def _failure_counted(self, runtime: str) -> Iterator[None]:
+    def _failure_counted(self, runtime: str) -> Generator[None]:
         try:
             yield
         except Exception as error:

@@ -15,6 +15,7 @@ from warren.contracts.routing import Route
 from warren.model import limits
 
 API_KEY = "api"
+UNKNOWN_KIND = "none"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -64,9 +65,10 @@ class Relay:
     """One request or WebSocket on its way: the client's connection and, once there is one, the sandbox's.
 
     `sent` and `received`: bytes of bodies and frames to and from the sandbox that nobody has added up yet.
+    `kind`: what it is counted as; known once it is clear where it goes.
     """
 
-    __slots__ = ("_clock", "client", "is_answered", "is_cut", "received", "sent", "touched", "upstream")
+    __slots__ = ("_clock", "client", "is_answered", "is_cut", "kind", "received", "sent", "touched", "upstream")
 
     def __init__(self, client: asyncio.Transport, clock: Callable[[], float]) -> None:
         self.client = client
@@ -76,6 +78,7 @@ class Relay:
         self.is_answered = False
         self.is_cut = False
         self.sent = self.received = 0
+        self.kind = UNKNOWN_KIND
 
     def touch(self) -> None:
         self.touched = self._clock()

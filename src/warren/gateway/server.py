@@ -17,7 +17,6 @@ from warren.gateway.links import Link, Links, Relay
 from warren.gateway.listener import ClientServer
 from warren.gateway.pages import Refusal
 from warren.gateway.relay_http import BadBody, BadUpstream, Exchange, Sent, relay_http
-from warren.gateway.relay_ws import asks_for_websocket
 from warren.gateway.tally import Tally
 from warren.model import limits
 from warren.telemetry.meters import Meters
@@ -94,12 +93,11 @@ class Gateway:
             return Sent(keep_alive=False)
         relay = Relay(client, asyncio.get_running_loop().time)
         try:
-            outcome = await self._serve(request, relay)
-        except (MalformedHead, BadBody) as error:
-            outcome = pages.malformed(str(error) or "cannot read the request's body")
-        except Exception:  # the top of one request: whatever it is, the client gets an answer
-            log.exception("gateway request failed", method=request.method, path=request.rel_url.raw_path)
-            outcome = Refusal(500, "cannot serve the request; the server's log has the reason", "Internal Error")
+            outcome = await self._outcome(request, relay)
+        except BaseException:  # only a cancellation gets here: the client has left
+            self._tally.ended(relay, None)
+            raise
+        self._tally.ended(relay, outcome)
         if not isinstance(outcome, Refusal):
             return outcome
         if relay.is_answered or relay.is_cut:
@@ -109,6 +107,15 @@ class Gateway:
         if outcome.status in _UNREADABLE:
             response.force_close()
         return response
+
+    async def _outcome(self, request: web.BaseRequest, relay: Relay) -> web.StreamResponse | Refusal:
+        try:
+            return await self._serve(request, relay)
+        except (MalformedHead, BadBody) as error:
+            return pages.malformed(str(error) or "cannot read the request's body")
+        except Exception:  # the top of one request: whatever it is, the client gets an answer
+            log.exception("gateway request failed", method=request.method, path=request.rel_url.raw_path)
+            return Refusal(500, "cannot serve the request; the server's log has the reason", "Internal Error")
 
     async def _serve(self, request: web.BaseRequest, relay: Relay) -> web.StreamResponse | Refusal:
         if header_bytes(request.raw_headers) > limits.GATEWAY_HEADER_BYTES:
@@ -131,6 +138,7 @@ class Gateway:
             link, port, passed_host = self._links.to(admitted.route), admitted.port, admitted.host_header(host)
         else:
             link, port, passed_host = self._links.api(), self._links.api_port, host
+        relay.kind = tally.kind_of(request, link)
         if not link.enter(relay):
             return pages.too_many(link.key)
         scheme = "https" if relay.client.get_extra_info("sslcontext") else "http"

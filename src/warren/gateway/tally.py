@@ -1,18 +1,12 @@
-"""What the gateway counts. The numbers that move with every chunk stay plain integers until somebody adds them up."""
+"""What the gateway counts. Numbers that move with every chunk stay plain integers until they are added up here."""
 
+from aiohttp import web
 from prometheus_client import Counter
 
-from warren.gateway.links import Links, Relay
+from warren.gateway.links import Link, Links, Relay
 from warren.gateway.pages import Refusal
+from warren.gateway.relay_ws import asks_for_websocket
 from warren.telemetry.meters import Meters
-
-OK = "ok"
-CUT = "cut"
-"""An answer, or a WebSocket, that was broken off after it had begun."""
-LEFT = "left"
-"""The client did not wait for its answer."""
-NO_KIND = "none"
-"""Refused before it was clear what it was for."""
 
 
 class Tally:
@@ -21,32 +15,46 @@ class Tally:
     def __init__(self, meters: Meters, links: Links) -> None:
         self._relays = meters.relays
         self._by_labels: dict[tuple[str, str], Counter] = {}
-        self._to_sandboxes = meters.relayed_bytes.labels("to_sandbox")
-        self._from_sandboxes = meters.relayed_bytes.labels("from_sandbox")
+        self._inward = meters.relayed_bytes.labels("in")
+        self._outward = meters.relayed_bytes.labels("out")
         self._links = links
         meters.relays_open.set_function(links.count_relays)
 
-    def ended(self, relay: Relay, kind: str, outcome: str) -> None:
-        self.carried(relay)
-        counter = self._by_labels.get((kind, outcome))
+    def ended(self, relay: Relay, outcome: web.StreamResponse | Refusal | None) -> None:
+        self._add_bytes(relay)
+        labels = relay.kind, outcome_of(relay, outcome)
+        counter = self._by_labels.get(labels)
         if counter is None:
-            counter = self._by_labels[kind, outcome] = self._relays.labels(kind, outcome)
+            counter = self._by_labels[labels] = self._relays.labels(*labels)
         counter.inc()
 
-    def carried(self, relay: Relay) -> None:
-        """Add what went by since the last time: also of relays that stay open for days."""
+    def sweep(self) -> None:
+        """Some relays stay open for days: what they carry is not to appear all at once at their end."""
+        for relay in self._links.relays():
+            self._add_bytes(relay)
+
+    def _add_bytes(self, relay: Relay) -> None:
         if relay.sent:
-            self._to_sandboxes.inc(relay.sent)
+            self._inward.inc(relay.sent)
             relay.sent = 0
         if relay.received:
-            self._from_sandboxes.inc(relay.received)
+            self._outward.inc(relay.received)
             relay.received = 0
 
-    def sweep(self) -> None:
-        for relay in self._links.relays():
-            self.carried(relay)
+
+def kind_of(request: web.BaseRequest, link: Link) -> str:
+    if link.control_token is None:
+        return "api"
+    return "ws" if "Upgrade" in request.headers and asks_for_websocket(request) else "http"
 
 
-def refused(refusal: Refusal) -> str:
-    """A refusal's outcome is its status: they are few, and all of them are in `pages`."""
-    return str(refusal.status)
+def outcome_of(relay: Relay, outcome: web.StreamResponse | Refusal | None) -> str:
+    """`ok`: the answer was relayed, whatever it says. `cut`: it was broken off. `left`: the client did not wait.
+
+    A refusal's outcome is its status: they are few, and all of them are in `pages`.
+    """
+    if relay.is_cut or (isinstance(outcome, Refusal) and relay.is_answered):
+        return "cut"
+    if isinstance(outcome, Refusal):
+        return str(outcome.status)
+    return "left" if outcome is None else "ok"

@@ -38,13 +38,16 @@ class Meters:
         )
         self.relays = Counter(
             "warren_gateway_relays",
-            "Requests to sandboxes, by kind and outcome",
+            "Requests by kind (http, ws, api; none: refused before that was clear) and outcome",
             ["kind", "outcome"],
             registry=registry,
         )
-        self.relays_open = Gauge("warren_gateway_relays_open", "Requests under way to sandboxes", registry=registry)
+        self.relays_open = Gauge("warren_gateway_relays_open", "Requests under way", registry=registry)
         self.relayed_bytes = Counter(
-            "warren_gateway_bytes", "Bytes carried, towards sandboxes or from them", ["direction"], registry=registry
+            "warren_gateway_bytes",
+            "Bytes of bodies and frames, in towards sandboxes and API or out from them",
+            ["direction"],
+            registry=registry,
         )
 
     def render(self) -> bytes:

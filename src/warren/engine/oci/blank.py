@@ -6,6 +6,7 @@ A copy costs a millisecond, because only the few blocks that mkfs wrote are copi
 import os
 import shutil
 import threading
+from io import FileIO
 from pathlib import Path
 
 from warren.engine.oci.command import run
@@ -19,6 +20,8 @@ BYTES_PER_INODE = 16_384
 """One inode for each 16 KiB, ext4's own choice: 131,072 files on 2 GiB."""
 FEATURES = "^has_journal,^resize_inode"
 """No journal: the layer never outlives a crash of the machine, as no process of its sandbox does. Nor is it resized."""
+KEPT = 16
+"""Sizes whose empty layer is kept; users choose sizes, and each one takes up to a few MiB."""
 FORM = 3
 """Of what mkfs is told; part of the file's name, so that a change of it makes new blanks."""
 
@@ -32,15 +35,21 @@ class Blanks:
 
     def copy(self, size_mb: int, target: Path) -> None:
         """A fresh layer at `target`, which must not exist."""
-        with open(self.master(size_mb), "rb", buffering=0) as source, open(target, "xb", buffering=0) as fresh:
+        with self._open(size_mb) as source, open(target, "xb", buffering=0) as fresh:
             _copy_holes(source.fileno(), fresh.fileno())
 
-    def master(self, size_mb: int) -> Path:
+    def _open(self, size_mb: int) -> FileIO:
         master = self._folder / f"{size_mb}m-{FORM}.ext4"
         with self._lock:
             if not master.exists():
                 self._make(size_mb, master)
-        return master
+                self._forget_oldest()
+            return open(master, "rb", buffering=0)
+
+    def _forget_oldest(self) -> None:
+        masters = sorted(self._folder.glob("*.ext4"), key=lambda path: path.stat().st_mtime_ns)
+        for path in masters[:-KEPT]:
+            path.unlink()
 
     def _make(self, size_mb: int, master: Path) -> None:
         draft = self._folder / f".{master.name}.{os.getpid()}"

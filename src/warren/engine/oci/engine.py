@@ -14,7 +14,7 @@ from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
 from warren.engine.oci.guard import RuleGuard
 from warren.engine.oci.network import Network
-from warren.engine.oci.places import RUN_ROOT, Hold, Places, install_guest
+from warren.engine.oci.places import RUN_ROOT, Hold, Places, forget_guests, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
 from warren.engine.oci.process import ProcessId
 from warren.engine.oci.runsc import Runsc
@@ -80,6 +80,8 @@ class OciEngine:
         self._runtimes = {runsc.name: runsc, crun.name: crun}
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
+        if not self._boxes:
+            forget_guests(self._places.guests, guest_dir)
         firewall.apply("load the network rules", self._rules())
         self._network.open(in_use=bool(self._boxes))
         forwarding.enable(RUN_ROOT)

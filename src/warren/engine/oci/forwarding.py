@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from warren.engine.oci.process import boot_id
+
 SWITCH = Path("/proc/sys/net/ipv4/ip_forward")
 MARKER = "forwarding-was-off"
 
@@ -17,7 +19,7 @@ log = structlog.get_logger(__name__)
 def enable(run_root: Path) -> None:
     """Remember below `run_root` that it was off."""
     if SWITCH.read_text().strip() == "0":
-        (run_root / MARKER).touch()
+        (run_root / MARKER).write_text(boot_id())
         SWITCH.write_text("1")
         log.warning("switched on net.ipv4.ip_forward; the last server to leave switches it off again")
 
@@ -27,5 +29,6 @@ def restore(run_root: Path) -> None:
     marker = run_root / MARKER
     others = [entry for entry in run_root.iterdir() if entry.is_dir() and Path("/sys/class/net", entry.name).exists()]
     if marker.exists() and not others:
-        SWITCH.write_text("0")
+        if marker.read_text() == boot_id():
+            SWITCH.write_text("0")
         marker.unlink()

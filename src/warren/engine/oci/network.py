@@ -97,6 +97,9 @@ def _make_namespace(slot: Slot, host_namespace: int) -> None:
     libc.unshare(libc.CLONE_NEWNET)
     _sysctl("ipv6/conf/all/disable_ipv6", "1")
     _sysctl("ipv6/conf/default/disable_ipv6", "1")
+    # The namespace belongs to the host's root, so capabilities of root inside do not count in it.
+    _sysctl("ipv4/ip_unprivileged_port_start", "0")
+    _sysctl("ipv4/ping_group_range", "0 2147483647")
     slot.netns.touch(mode=0o400, exist_ok=False)
     libc.mount("/proc/thread-self/ns/net", str(slot.netns), None, libc.MS_BIND)
     with IPRoute() as ip:

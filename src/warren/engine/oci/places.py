@@ -121,3 +121,11 @@ def install_guest(binary: str, guests: Path) -> Path:
         fresh.chmod(0o555)
         fresh.rename(folder)
     return folder
+
+
+def forget_guests(guests: Path, current: Path) -> None:
+    """Remove copies of earlier builds; only while no sandbox runs, for it may run one of them."""
+    for folder in guests.iterdir():
+        if folder != current:
+            folder.chmod(0o700)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -57,7 +57,8 @@ def mount_root(layers: Layers, folder: Path) -> Path:
     # volatile: no fsync reaches the disk. The layer dies with the machine's processes, so there is nothing to keep.
     # Names are relative, so that the sandbox's list of mounts says nothing of the host's folders.
     os.chdir(folder)
-    data = f"lowerdir={lower.name},upperdir={upper.name}/{UPPER},workdir={upper.name}/{WORK},volatile"
+    # redirect_dir: a directory of the template can be renamed, as on any other file system.
+    data = f"lowerdir={lower.name},upperdir={upper.name}/{UPPER},workdir={upper.name}/{WORK},volatile,redirect_dir=on"
     # overlayfs acts with the ids of who mounts it, and the host's root has no id in the idmapped layer.
     with libc.file_ids(layers.uid_base):
         libc.mount("overlay", str(root), "overlay", libc.MS_NODEV | libc.MS_NOATIME, data)
