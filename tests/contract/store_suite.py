@@ -230,9 +230,9 @@ class StoreSuite:
     async def test_the_first_reason_of_an_end_stays(self, store: Store, state: State) -> None:
         row = sandbox(state=state)
         await store.add_sandbox(row, MANY)
-        await store.mark_gone(row.id, EndReason.DIED, T0)
-        await store.mark_gone(row.id, EndReason.KILLED, T0 + SECOND)
-        await store.mark_gone("unknown", EndReason.KILLED, T0)
+        assert await store.mark_gone(row.id, EndReason.DIED, T0)
+        assert not await store.mark_gone(row.id, EndReason.KILLED, T0 + SECOND)
+        assert not await store.mark_gone("unknown", EndReason.KILLED, T0)
         gone = await store.sandbox(PROJECT.id, row.id)
         assert gone == replace(row, state=State.GONE, end_reason=EndReason.DIED, ended_at=T0)
         assert await store.live_sandboxes() == []

@@ -114,8 +114,8 @@ class Sandboxes(Protocol):
         """creating -> running, with the times that count from now on; None when it is not creating any more."""
         ...
 
-    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> None:
-        """Any live state -> gone. Idempotent: the first reason stays."""
+    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
+        """Any live state -> gone. Idempotent: the first reason stays. Whether it was this call that did it."""
         ...
 
     async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:

@@ -1,7 +1,6 @@
 """Ending a sandbox: by request, by its deadline, or because it died. All ways lead through `Ending.end`."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,7 +11,6 @@ from warren.contracts.engine import Engine
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.work import Work
-from warren.model import limits
 from warren.model.errors import WarrenError
 from warren.model.observation import Level, LogEntry
 from warren.model.sandbox import EndReason, State
@@ -30,7 +28,6 @@ class Ending:
     ) -> None:
         self._engine, self._store, self._clock, self._live, self._work = engine, store, clock, live, work
         self._meters = meters
-        self._counted: deque[str] = deque(maxlen=limits.CREATES_IN_FLIGHT + limits.CREATES_WAITING)
         self._under_way: dict[str, asyncio.Future[bool]] = {}
 
     async def end(self, sandbox_id: str, reason: EndReason) -> bool:
@@ -79,11 +76,5 @@ class Ending:
                 if attempt == _DESTROY_ATTEMPTS:
                     raise
                 await asyncio.sleep(_RETRY_PAUSE_S)
-        await self._store.mark_gone(sandbox_id, reason, self._clock.now())
-        self._count(sandbox_id, reason)
-
-    def _count(self, sandbox_id: str, reason: EndReason) -> None:
-        """Once for each sandbox: a kill and the failed start that it caused both come here, soon after each other."""
-        if sandbox_id not in self._counted:
-            self._counted.append(sandbox_id)
+        if await self._store.mark_gone(sandbox_id, reason, self._clock.now()):
             self._meters.ends.labels(reason.value).inc()

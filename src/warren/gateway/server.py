@@ -93,10 +93,15 @@ class Gateway:
             return Sent(keep_alive=False)
         relay = Relay(client, asyncio.get_running_loop().time)
         try:
-            outcome = await self._outcome(request, relay)
-        except BaseException:  # only a cancellation gets here: the client has left
+            outcome = await self._serve(request, relay)
+        except (MalformedHead, BadBody) as error:
+            outcome = pages.malformed(str(error) or "cannot read the request's body")
+        except asyncio.CancelledError:
             self._tally.ended(relay, None)
             raise
+        except Exception:  # the top of one request: whatever it is, the client gets an answer
+            log.exception("gateway request failed", method=request.method, path=request.rel_url.raw_path)
+            outcome = Refusal(500, "cannot serve the request; the server's log has the reason", "Internal Error")
         self._tally.ended(relay, outcome)
         if not isinstance(outcome, Refusal):
             return outcome
@@ -107,15 +112,6 @@ class Gateway:
         if outcome.status in _UNREADABLE:
             response.force_close()
         return response
-
-    async def _outcome(self, request: web.BaseRequest, relay: Relay) -> web.StreamResponse | Refusal:
-        try:
-            return await self._serve(request, relay)
-        except (MalformedHead, BadBody) as error:
-            return pages.malformed(str(error) or "cannot read the request's body")
-        except Exception:  # the top of one request: whatever it is, the client gets an answer
-            log.exception("gateway request failed", method=request.method, path=request.rel_url.raw_path)
-            return Refusal(500, "cannot serve the request; the server's log has the reason", "Internal Error")
 
     async def _serve(self, request: web.BaseRequest, relay: Relay) -> web.StreamResponse | Refusal:
         if header_bytes(request.raw_headers) > limits.GATEWAY_HEADER_BYTES:
@@ -153,7 +149,6 @@ class Gateway:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timers["sweep"] = loop.call_later(limits.GATEWAY_SWEEP_S, self._sweep)
-        self._tally.sweep()
         self._links.sweep(loop.time(), lambda sandbox_id: self._routes.find(sandbox_id) is not None)
 
     def _renew(self) -> None:

@@ -1,7 +1,8 @@
-"""What the gateway counts. Numbers that move with every chunk stay plain integers until they are added up here."""
+"""What the gateway counts: plain integers on the path of a request, added up when somebody asks for the numbers."""
+
+from collections import Counter
 
 from aiohttp import web
-from prometheus_client import Counter
 
 from warren.gateway.links import Link, Links, Relay
 from warren.gateway.pages import Refusal
@@ -10,36 +11,32 @@ from warren.telemetry.meters import Meters
 
 
 class Tally:
-    """Keeps the labelled counters at hand: looking one up costs more than adding to it."""
-
     def __init__(self, meters: Meters, links: Links) -> None:
-        self._relays = meters.relays
-        self._by_labels: dict[tuple[str, str], Counter] = {}
-        self._inward = meters.relayed_bytes.labels("in")
-        self._outward = meters.relayed_bytes.labels("out")
-        self._links = links
-        meters.relays_open.set_function(links.count_relays)
+        self._meters, self._links = meters, links
+        self._ended: Counter[tuple[str, str]] = Counter()
+        self._inward = self._outward = 0
+        meters.before_render(self._add_up)
 
     def ended(self, relay: Relay, outcome: web.StreamResponse | Refusal | None) -> None:
-        self._add_bytes(relay)
-        labels = relay.kind, outcome_of(relay, outcome)
-        counter = self._by_labels.get(labels)
-        if counter is None:
-            counter = self._by_labels[labels] = self._relays.labels(*labels)
-        counter.inc()
+        self._take_bytes(relay)
+        self._ended[relay.kind, outcome_of(relay, outcome)] += 1
 
-    def sweep(self) -> None:
-        """Some relays stay open for days: what they carry is not to appear all at once at their end."""
+    def _take_bytes(self, relay: Relay) -> None:
+        self._inward += relay.sent
+        self._outward += relay.received
+        relay.sent = relay.received = 0
+
+    def _add_up(self) -> None:
+        """Of open relays too: some stay so for days, and their bytes are not to appear all at once at the end."""
         for relay in self._links.relays():
-            self._add_bytes(relay)
-
-    def _add_bytes(self, relay: Relay) -> None:
-        if relay.sent:
-            self._inward.inc(relay.sent)
-            relay.sent = 0
-        if relay.received:
-            self._outward.inc(relay.received)
-            relay.received = 0
+            self._take_bytes(relay)
+        self._meters.relays_open.set(self._links.count_relays())
+        self._meters.relayed_bytes.labels("in").inc(self._inward)
+        self._meters.relayed_bytes.labels("out").inc(self._outward)
+        self._inward = self._outward = 0
+        for labels, count in self._ended.items():
+            self._meters.relays.labels(*labels).inc(count)
+        self._ended.clear()
 
 
 def kind_of(request: web.BaseRequest, link: Link) -> str:

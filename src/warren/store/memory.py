@@ -122,10 +122,12 @@ class MemoryStore:
             return None
         return self._put(replace(row, state=State.RUNNING, started_at=started_at, expires_at=expires_at))
 
-    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> None:
+    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
         row = self._sandboxes.get(sandbox_id)
-        if row is not None and row.state.is_live:
-            self._put(replace(row, state=State.GONE, end_reason=reason, ended_at=at))
+        if row is None or not row.state.is_live:
+            return False
+        self._put(replace(row, state=State.GONE, end_reason=reason, ended_at=at))
+        return True
 
     async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)

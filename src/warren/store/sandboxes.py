@@ -104,10 +104,10 @@ async def mark_running(
     return await _change(connection, sandbox_id, frozenset({State.CREATING}), changes)
 
 
-async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> None:
+async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
     alive = frozenset(state for state in State if state.is_live)
     changes = {"state": State.GONE.value, "end_reason": reason.value, "ended_at": at}
-    await _change(connection, sandbox_id, alive, changes)
+    return await _change(connection, sandbox_id, alive, changes) is not None
 
 
 async def set_deadline(

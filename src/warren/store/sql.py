@@ -84,8 +84,8 @@ class SqlStore:
     async def mark_running(self, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
         return await self._database.track(sandboxes.mark_running, sandbox_id, started_at, expires_at)
 
-    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> None:
-        await self._database.track(sandboxes.mark_gone, sandbox_id, reason, at)
+    async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
+        return await self._database.track(sandboxes.mark_gone, sandbox_id, reason, at)
 
     async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
         return await self._database.track(sandboxes.set_deadline, sandbox_id, expires_at, only_extend)
