@@ -19,7 +19,7 @@ serve: setup ## start the server in the foreground, on the default ports
 	@$(BIN)/warren serve
 
 test: setup ## everything: real runtimes, real client, real network; needs root
-	$(MAKE) --no-print-directory -C guestd test GO="$(GO)"
+	$(MAKE) --no-print-directory -C guestd build test GO="$(GO)"
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest $(PYTEST_ARGS)
 
 check: ## what needs no root: style, types, layers, budgets
