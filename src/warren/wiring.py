@@ -33,7 +33,7 @@ from warren.engine.oci.engine import OciEngine
 from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
-from warren.model.errors import Unavailable
+from warren.model.errors import Unauthenticated, Unavailable
 from warren.settings import Settings
 from warren.store.sql import SqlStore
 from warren.telemetry.logs import configure
@@ -107,7 +107,7 @@ async def local_key(settings: Settings, store: Store) -> str:
     file = settings.state_dir / LOCAL_KEY
     if file.exists():
         secret = file.read_text().strip()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Unauthenticated):
             await keys.authenticate(secret)
             return secret
     _, secret = await keys.create(await keys.default_project(), "local")

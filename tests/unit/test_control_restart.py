@@ -1,5 +1,6 @@
 """A new server over the same store and engine: adopts what runs, finishes what was half done, clears the rest."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from warren.control.sandbox_start import StartRequest
 from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
 from warren.guest.fake import FakeGuest
+from warren.model.errors import Busy
 from warren.model.sandbox import EndReason, Resources, Sandbox, State
 from warren.model.template import TemplateImage
 from warren.settings import Settings
@@ -107,3 +109,20 @@ async def test_a_sandbox_that_no_record_names_is_destroyed(machine: Machine) -> 
 
 def _spec(sandbox_id: str) -> SandboxSpec:
     return SandboxSpec(sandbox_id, "runsc", TemplateImage(BASE.digest, "/nowhere"), sandbox_id, Resources())
+
+
+async def test_a_store_that_fails_for_a_while_does_not_stop_the_deadlines(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(_: datetime) -> list[str]:
+        raise Busy
+
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        with monkeypatch.context() as broken:
+            broken.setattr(machine.store, "overdue", locked)
+            await machine.store.set_deadline(sandbox.id, datetime.now(UTC), False)
+            control.supervision.set_deadline(sandbox.id, datetime.now(UTC))
+            await asyncio.sleep(0.05)
+            assert not await _is_gone(machine, sandbox)
+        await eventually(lambda: _is_gone(machine, sandbox))

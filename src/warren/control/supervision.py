@@ -77,8 +77,12 @@ class Supervision:
         while True:
             self._changed.clear()
             now = self._clock.now()
-            if min(self._deadlines.values(), default=now + timedelta(days=1)) <= now:
-                await self._end_overdue(now)
+            try:
+                if min(self._deadlines.values(), default=now + timedelta(days=1)) <= now:
+                    await self._end_overdue(now)
+            except Exception:
+                log.exception("cannot enforce deadlines; trying again")
+                await self._clock.sleep_until(now + timedelta(seconds=_LONGEST_NAP_S))
             await self._until_next_deadline(self._clock.now())
 
     async def _end_overdue(self, now: datetime) -> None:
