@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from warren.api.schemas import ListedSandbox, MetricOut, NetworkOut, SandboxDetail, SandboxOut
+from warren.api.schemas import ENVD_VERSION, ListedSandbox, MetricOut, NetworkOut, SandboxDetail, SandboxOut
 from warren.control.sandboxes import Admission
 from warren.model.errors import BadRequest, InvalidPageToken
 from warren.model.observation import LogEntry, Metric
-from warren.model.project import ApiKey
+from warren.model.project import API_KEY_PREFIX, ApiKey
 from warren.model.sandbox import SANDBOX_ID, Sandbox
 from warren.model.template import Template
 
@@ -118,7 +118,7 @@ def template_out(template: Template) -> dict[str, Any]:
         "lastSpawnedAt": None,
         "spawnCount": 0,
         "buildCount": 1,
-        "envdVersion": "0.6.13",
+        "envdVersion": ENVD_VERSION,
         "buildStatus": "ready",
     }
 
@@ -129,9 +129,9 @@ def key_out(key: ApiKey) -> dict[str, Any]:
         "id": key.id,
         "name": key.name,
         "mask": {
-            "prefix": "e2b_",
+            "prefix": API_KEY_PREFIX,
             "valueLength": 40,
-            "maskedValuePrefix": prefix.removeprefix("e2b_"),
+            "maskedValuePrefix": prefix.removeprefix(API_KEY_PREFIX),
             "maskedValueSuffix": suffix,
         },
         "createdAt": stamp(key.created_at),
