@@ -1,28 +1,16 @@
 """What a hostile client, or a hostile sandbox, says to the gateway."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
 
-from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, Script, read_head, running_gateway, to
+from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, Script, read_head, to
 from warren.model import limits
 
 pytestmark = pytest.mark.anyio
 HOST = "Host: 49983-abc.any.test\r\n"
 SMUGGLED = f"GET /smuggled HTTP/1.1\r\n{HOST}\r\n"
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with running_gateway() as running:
-        yield running
 
 
 class Seen:

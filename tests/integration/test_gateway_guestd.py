@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.integration.gateway_rig import GUEST_PORT, Rig, running_gateway, to
+from tests.integration.gateway_rig import GUEST_PORT, Rig, to
 
 BINARY = Path(os.environ.get("GUESTD", Path(__file__).parents[2] / "guestd/bin/guestd"))
 START_DEADLINE = 10.0
@@ -23,17 +23,6 @@ pytestmark = [
     pytest.mark.skipif(not BINARY.exists(), reason="guestd is not built"),
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="guestd starts as root"),
 ]
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with running_gateway() as running:
-        yield running
 
 
 @pytest.fixture

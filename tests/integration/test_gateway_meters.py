@@ -7,21 +7,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.integration.gateway_rig import DEADLINE, DOMAIN, GUEST_PORT, Rig, read_head, running_gateway, to
+from tests.integration.gateway_rig import DEADLINE, DOMAIN, GUEST_PORT, Rig, read_head, to
 from warren.model import limits
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with running_gateway() as running:
-        yield running
 
 
 def numbers(rig: Rig) -> list[str]:

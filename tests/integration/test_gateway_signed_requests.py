@@ -14,11 +14,6 @@ from tests.integration.gateway_rig import GUEST_PORT, running_gateway
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
 def signed(path: str, operation: str, token: str, expiration: int | None = None) -> str:
     text = f"{path}:{operation}::{token}" + ("" if expiration is None else f":{expiration}")
     sign = quote("v1_" + b64encode(sha256(text.encode()).digest()).decode().rstrip("="), safe="")

@@ -13,11 +13,6 @@ from warren.gateway.certificates import TlsFiles, ensure_certificates
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
 PORT = 8000
 
 

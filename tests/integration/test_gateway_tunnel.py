@@ -1,26 +1,14 @@
 """Services that only the guest can reach, signed URLs, and TLS."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.gateway_rig import Rig, Script, read_head, running_gateway, to
+from tests.integration.gateway_rig import Rig, Script, read_head, to
 from warren.model import limits
 
 pytestmark = pytest.mark.anyio
 PORT = 8000
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with running_gateway() as running:
-        yield running
 
 
 @pytest.fixture

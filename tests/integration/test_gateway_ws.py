@@ -7,22 +7,11 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
-from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, running_gateway, to
+from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, to
 from warren.model import limits
 
 pytestmark = pytest.mark.anyio
 PORT = 8000
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": True}
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with running_gateway() as running:
-        yield running
 
 
 @pytest.fixture
