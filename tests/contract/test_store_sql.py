@@ -102,7 +102,7 @@ async def test_everything_is_there_after_a_restart(place: Place) -> None:
 
 
 async def test_servers_that_start_together_migrate_once(place: Place) -> None:
-    stores = [SqlStore(place.url) for _ in range(4)]
+    stores = [SqlStore(place.url) for _ in range(8)]
     await asyncio.gather(*(store.open() for store in stores))
     await stores[0].add_project(PROJECT)
     assert await stores[3].projects() == [PROJECT]

@@ -13,8 +13,11 @@ WAL lets work beside it. Other processes (the CLI) wait for the write lock up to
 """
 
 import asyncio
+import contextlib
 import enum
+import fcntl
 import os
+import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -67,7 +70,7 @@ class Database:
     async def open(self) -> None:
         if self._url.get_backend_name() == "sqlite":
             with translated():
-                _make_private(Path(self._url.database or ""))
+                await asyncio.to_thread(_make_ready, Path(self._url.database or ""))
             self._writer = _sqlite_engine(self._url, connections=1)
             self._reader = _sqlite_engine(
                 self._url,
@@ -191,6 +194,19 @@ def _make_private(path: Path) -> None:
     path.chmod(0o600)
 
 
+def _make_ready(path: Path) -> None:
+    """A private file in WAL mode. SQLite does not wait for its lock while it changes that mode, so servers that
+    start together take turns here."""
+    _make_private(path)
+    turn = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # held for milliseconds, and let go by the kernel if its holder dies
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCK_WAIT_S)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        os.close(turn)
+
+
 def _sqlite_engine(url: URL, connections: int, **options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url,
@@ -208,7 +224,7 @@ def _sqlite_engine(url: URL, connections: int, **options: Any) -> AsyncEngine:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # else the driver opens transactions of its own, and late
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+    for pragma in ("foreign_keys=ON", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -25,18 +25,20 @@ def translated() -> Generator[None]:
         yield
     except (PoolTimeoutError, TimeoutError) as error:
         raise Busy("cannot reach the database in time: it is busy; try again") from error
+    except IntegrityError as error:
+        raise Conflict("cannot store that: it contradicts what is stored; look it up again") from error
     except DBAPIError as error:
+        raise meaning(error.orig) from error
+    except sqlite3.Error as error:
         raise meaning(error) from error
     except OSError as error:  # asyncpg's connect lets these through
         raise Unavailable(f"cannot reach the database: {error}") from error
 
 
-def meaning(error: DBAPIError) -> WarrenError:
+def meaning(error: BaseException | None) -> WarrenError:
     """The model error for what a driver raised."""
-    if isinstance(error, IntegrityError):
-        return Conflict("cannot store that: it contradicts what is stored; look it up again")
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    state = getattr(error.orig, "sqlstate", None)
+    code = getattr(error, "sqlite_errorcode", None)
+    state = getattr(error, "sqlstate", None)
     primary = code & 0xFF if isinstance(code, int) else None
     if primary in _SQLITE_BUSY or state in _POSTGRES_BUSY:
         return Busy("cannot reach the database in time: it is locked; try again")
@@ -44,4 +46,4 @@ def meaning(error: DBAPIError) -> WarrenError:
         return Unavailable("cannot store anything: the disk under the database is full; free some space")
     if primary in _SQLITE_BROKEN:
         return Unavailable("cannot read the database: its file is damaged; restore it from a backup")
-    return Unavailable(f"cannot use the database: {error.orig}")
+    return Unavailable(f"cannot use the database: {error}")
