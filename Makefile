@@ -4,10 +4,10 @@ GO = $(CURDIR)/scripts/go
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench lock clean
+.PHONY: help setup demo serve test check format bench bench-compare lock clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## install what is missing on this machine, build what is not built
 	@scripts/setup
@@ -41,6 +41,9 @@ format: ## let the formatters have their way
 
 bench: setup ## print the numbers that SPEC.md promises
 	@$(BIN)/python -m bench
+
+bench-compare: setup ## the same measures on the commit before (COMMIT=) and on this checkout, side by side
+	@$(BIN)/python -m bench.compare $(COMMIT)
 
 lock: ## requirements.lock from pyproject.toml and requirements.in
 	scripts/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \

@@ -11,30 +11,35 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import docker_target, gateway_overhead, report
-from bench.rows import ROWS, Row
-from bench.samples import Samples
+from bench import docker_target, gateway_overhead, guest_start, report
+from bench.measuring import chosen, measure
 from bench.target import Target
 from bench.warren_target import WarrenTarget
 from tests.e2e.local_server import LocalServer
+from warren.settings import load
+
+MAX_SLOTS = 250
+"""Sandboxes at once: more than any row wants, less than a /24 has."""
 
 
 def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    rows = [row for row in ROWS if not wanted.only or any(word in row.name for word in wanted.only)]
+    rows = chosen(wanted.only)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="warren-bench-") as folder, ExitStack() as stack:
-        server = stack.enter_context(LocalServer(Path(folder), pool_slots=12, max_slots=60))
-        warren = [WarrenTarget(name, server) for name in wanted.runtimes]
+        server = stack.enter_context(LocalServer(Path(folder), pool_slots=12, max_slots=MAX_SLOTS))
+        warren = [WarrenTarget(name, server, name) for name in wanted.runtimes]
         targets: list[Target] = [*warren, *_docker(stack, server, wanted.no_docker)]
         print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
-        results = _measure(rows, targets, wanted.scale)
+        results = measure(rows, targets, wanted.scale)
+        guest = guest_start.best_ms(load(os.environ).guestd)
         overheads = [(target.name, _overhead(server, target)) for target in warren]
     print("\n" + report.table(rows, [target.name for target in targets], results))
     for name, overhead in overheads:
         print(report.overhead_line(name, overhead))
+    print("\n".join([report.guest_line(guest), *report.growth_lines([target.name for target in warren], results)]))
     print(f"\n{time.monotonic() - started:.0f} s")
 
 
@@ -57,20 +62,6 @@ def _docker(stack: ExitStack, server: LocalServer, unwanted: bool) -> list[Targe
     except (RuntimeError, IndexError, OSError) as error:
         print(f"without docker: {error}", file=sys.stderr)
         return []
-
-
-def _measure(rows: list[Row], targets: list[Target], scale: float) -> dict[tuple[str, str], Samples]:
-    """Target after target within a row, so that a slow minute of the machine hits all of them."""
-    results: dict[tuple[str, str], Samples] = {}
-    for row in rows:
-        for target in targets:
-            try:
-                samples = row.take(target, scale)
-            except Exception as error:
-                samples = Samples(failures=[f"{type(error).__name__}: {error}".splitlines()[0]])
-            results[row.name, target.name] = samples
-            print(report.line(row, target.name, samples), flush=True)
-    return results
 
 
 def _overhead(server: LocalServer, target: WarrenTarget) -> gateway_overhead.Overhead:

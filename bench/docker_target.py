@@ -49,6 +49,7 @@ class DockerBox:
 class DockerTarget:
     socket: Path
     name: str = "docker"
+    runtime: str = "docker"
 
     def create(self) -> DockerBox:
         limits = ("--memory", "1g", "--memory-swap", "1g", "--cpus", "2", "--pids-limit", "1024")

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from bench.gateway_overhead import Overhead
-from bench.rows import Row
+from bench.rows import ALIVE, Row, among
 from bench.samples import Samples
 
 Results = Mapping[tuple[str, str], Samples]
 """(row's name, target's name) -> samples."""
 
 GATEWAY_AIM_MS = 0.6
+GUEST_AIM_MS = 10.0
+GROWTH_AIM = 1.5
+"""A create among many takes at most this many times what it takes alone."""
 
 
 def line(row: Row, name: str, samples: Samples) -> str:
@@ -40,11 +43,49 @@ def table(rows: Sequence[Row], targets: Sequence[str], results: Results) -> str:
 
 
 def overhead_line(name: str, overhead: Overhead) -> str:
-    verdict = "kept" if overhead.added_ms <= GATEWAY_AIM_MS else "MISSED"
+    verdict = _verdict(overhead.added_ms <= GATEWAY_AIM_MS)
     return (
         f"{'the gateway adds':34} {name:8} {overhead.added_ms:9.2f} ms     "
         f"({overhead.past_ms:.2f} past it, {overhead.through_ms:.2f} through it; aim <= {GATEWAY_AIM_MS}: {verdict})"
     )
+
+
+def guest_line(milliseconds: float) -> str:
+    return (
+        f"{'guestd alone, exec to first answer':34} {'':8} {milliseconds:9.2f} ms     "
+        f"(best of several; aim <= {GUEST_AIM_MS:g}: {_verdict(milliseconds <= GUEST_AIM_MS)})"
+    )
+
+
+def growth_lines(names: Sequence[str], results: Results) -> list[str]:
+    """How a create among many compares with one alone."""
+    lines: list[str] = []
+    for name in names:
+        medians = {alive: results[among(alive), name].median for alive in ALIVE if (among(alive), name) in results}
+        alone = medians.get(1)
+        for alive, median in medians.items():
+            if alive > 1 and alone and median:
+                said = f"(aim <= {GROWTH_AIM:g}: {_verdict(median / alone <= GROWTH_AIM)})"
+                lines.append(f"{f'create among {alive} / alone':34} {name:8} {median / alone:9.2f} x      {said}")
+    return lines
+
+
+def comparison(rows: Sequence[Row], pairs: Mapping[str, tuple[str, str]], results: Results) -> str:
+    """`pairs`: runtime -> names of the target before and of the one now. Ratios above 1 are better now."""
+    lines = [f"{'median':34} {'unit':6} {'':8}{'before':>10}{'now':>10}{'better':>10}"]
+    for row in rows:
+        for runtime, (before, now) in pairs.items():
+            if (row.name, now) in results:
+                old, new = results[row.name, before].median, results[row.name, now].median
+                lines.append(
+                    f"{row.name:34} {row.unit:6} {runtime:8}{_cell(old)}{_cell(new)}{_ratio(row, new, old):>10}"
+                )
+    failed = {name: sum(len(results[key].failures) for key in results if key[1] == name) for _, name in results}
+    return "\n".join([*lines, *(f"{count} failures: {name}" for name, count in failed.items() if count)])
+
+
+def _verdict(is_kept: bool) -> str:
+    return "kept" if is_kept else "MISSED"
 
 
 def _cell(median: float | None) -> str:
@@ -63,5 +104,5 @@ def _verdicts(row: Row, medians: Mapping[str, float | None]) -> str:
         median = medians.get(name)
         if median is not None:
             kept = median >= aim if row.higher_is_better else median <= aim
-            said.append(f"{name} {'>=' if row.higher_is_better else '<='} {aim:g}: {'kept' if kept else 'MISSED'}")
+            said.append(f"{name} {'>=' if row.higher_is_better else '<='} {aim:g}: {_verdict(kept)}")
     return ", ".join(said)

@@ -10,21 +10,29 @@ from bench.samples import Samples, available_mib, mib_per_s, milliseconds
 from bench.target import Box, Target
 
 MIB = 1024 * 1024
-IDLE_SANDBOXES = 20
-BURST = 10
+WARREN = frozenset({"crun", "runsc"})
+IDLE_FEW = 20
+IDLE_MANY = {"crun": 200, "runsc": 60}
+"""Idle sandboxes at once; gVisor's kernels are larger, and this many still fit beside everything else."""
+ALIVE = {1: WARREN, 50: WARREN, 200: frozenset({"crun"})}
+"""Sandboxes alive when the last of them is created, and on which runtimes that is measured."""
+BURST_SMALL, BURST_LARGE = 10, 50
 SETTLE_S = 3.0
 """Seconds that memory gets to settle: page cache of the start and pools being refilled."""
+AT_ONCE = 8
+"""Creates in flight while a crowd is brought up: what the server works on at the same time."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`aim` is what SPEC.md promises per runtime, on two cores; `better` says in which direction."""
+    """`aim` is what SPEC.md promises per runtime, on two cores. `only`: the targets that the row is for; empty: all."""
 
     name: str
     unit: str
     take: Callable[[Target, float], Samples]
     aim: dict[str, float]
     higher_is_better: bool = False
+    only: frozenset[str] = frozenset()
 
 
 def _count(base: int, scale: float) -> int:
@@ -106,45 +114,75 @@ def reading(size: int, times: int) -> Callable[[Target, float], Samples]:
     return take
 
 
-def burst(target: Target, scale: float) -> Samples:
+def burst(size: int, times: int) -> Callable[[Target, float], Samples]:
     """All of them from the first call until the last has echoed."""
 
-    def once() -> float:
-        made: list[Box] = []
+    def take(target: Target, scale: float) -> Samples:
+        def once() -> float:
+            made: list[Box] = []
+            try:
+                return milliseconds(lambda: _crowd(target, made, size, size))
+            finally:
+                _delete_all(made)
 
-        def all_at_once() -> None:
-            with ThreadPoolExecutor(BURST) as pool:
-                for done in [pool.submit(_create_and_echo, target, made) for _ in range(BURST)]:
-                    done.result()
+        return Samples().measure(max(1, round(times * scale)), once)
 
-        try:
-            return milliseconds(all_at_once)
-        finally:
-            for box in made:
-                box.delete()
-
-    return Samples().measure(_count(3, scale), once)
+    return take
 
 
-def idle_memory(target: Target, scale: float) -> Samples:
-    """What one of twenty idle ones takes from the machine, after all have run a command."""
+def _crowd(target: Target, made: list[Box], size: int, at_once: int) -> None:
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in [pool.submit(_create_and_echo, target, made) for _ in range(size)]:
+            done.result()
 
-    def once() -> float:
-        made: list[Box] = []
-        warm = target.create()
-        warm.echo()
-        time.sleep(SETTLE_S)
-        before = available_mib()
-        try:
-            for _ in range(IDLE_SANDBOXES):
-                _create_and_echo(target, made)
+
+def _delete_all(made: list[Box]) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(box.delete) for box in made]:
+            done.result()
+
+
+def idle_memory(size: int, times: int) -> Callable[[Target, float], Samples]:
+    """What one of many idle ones takes: the fall of MemAvailable, after all have run a command, by their number."""
+
+    def take(target: Target, scale: float) -> Samples:
+        def once() -> float:
+            made: list[Box] = []
+            warm = target.create()
+            warm.echo()
+            warm.delete()
             time.sleep(SETTLE_S)
-            return (before - available_mib()) / IDLE_SANDBOXES
-        finally:
-            for box in (*made, warm):
-                box.delete()
+            before = available_mib()
+            try:
+                _crowd(target, made, size, AT_ONCE)
+                time.sleep(SETTLE_S)
+                return (before - available_mib()) / size
+            finally:
+                _delete_all(made)
 
-    return Samples().measure(max(1, round(3 * scale)), once)
+        return Samples().measure(max(1, round(times * scale)), once)
+
+    return take
+
+
+def among(alive: int) -> str:
+    """Name of the row."""
+    return f"create the last of {alive}"
+
+
+def create_among(alive: int, times: int) -> Callable[[Target, float], Samples]:
+    """Creating the last of `alive` sandboxes."""
+
+    def take(target: Target, scale: float) -> Samples:
+        others: list[Box] = []
+        try:
+            _crowd(target, others, alive - 1, AT_ONCE)
+            time.sleep(SETTLE_S)
+            return create(target, scale * times / 15)
+        finally:
+            _delete_all(others)
+
+    return take
 
 
 ROWS = (
@@ -156,7 +194,13 @@ ROWS = (
     Row("read 1 MiB", "MiB/s", reading(MIB, 20), {}, higher_is_better=True),
     Row("write 64 MiB", "MiB/s", writing(64 * MIB, 5), {"crun": 150, "runsc": 150}, higher_is_better=True),
     Row("read 64 MiB", "MiB/s", reading(64 * MIB, 5), {"crun": 250, "runsc": 250}, higher_is_better=True),
-    Row(f"burst of {BURST}, all echoed", "ms", burst, {}),
+    Row(f"burst of {BURST_SMALL}, all echoed", "ms", burst(BURST_SMALL, 3), {}),
+    Row(f"burst of {BURST_LARGE}, all echoed", "ms", burst(BURST_LARGE, 2), {"crun": 3000}, only=WARREN),
     Row("delete", "ms", delete, {}),
-    Row(f"memory per idle one, at {IDLE_SANDBOXES}", "MiB", idle_memory, {}),
+    Row(f"memory per idle one, at {IDLE_FEW}", "MiB", idle_memory(IDLE_FEW, 3), {}),
+    *(
+        Row(f"memory per idle one, at {size}", "MiB", idle_memory(size, 1), aim, only=frozenset(aim))
+        for size, aim in ((IDLE_MANY["crun"], {"crun": 12.0}), (IDLE_MANY["runsc"], {"runsc": 40.0}))
+    ),
+    *(Row(among(alive), "ms", create_among(alive, 10), {}, only=only) for alive, only in ALIVE.items()),
 )

@@ -29,5 +29,6 @@ class Box(Protocol):
 
 class Target(Protocol):
     name: str
+    runtime: str
 
     def create(self) -> Box: ...

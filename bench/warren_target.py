@@ -47,7 +47,8 @@ class WarrenBox:
 class WarrenTarget:
     name: str
     server: LocalServer
+    runtime: str
 
     def create(self) -> WarrenBox:
-        headers = {"X-Warren-Runtime": self.name}
+        headers = {"X-Warren-Runtime": self.runtime}
         return WarrenBox(Sandbox.create(timeout=LIFE_S, api_headers=headers, **self.server.options))

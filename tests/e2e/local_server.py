@@ -24,8 +24,10 @@ POLL_S = 0.05
 class LocalServer:
     """`start` and `stop` may be called in turn any number of times: the state stays between them."""
 
-    def __init__(self, folder: Path, **settings: str | int) -> None:
+    def __init__(self, folder: Path, *, command: Path | None = None, **settings: str | int) -> None:
+        """`command`: the `warren` of another checkout; the one of these tests by default."""
         self.folder = folder
+        self.command = command or warren_command()
         self.state = folder / "state"
         self.log = folder / "server.log"
         self.api_port, self.gateway_port, self.tls_port = free_ports(3)
@@ -99,7 +101,7 @@ class LocalServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(warren_command()), "serve"],
+                [str(self.command), "serve"],
                 env={**_outer_environment(), **self.settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -122,7 +124,7 @@ class LocalServer:
     ) -> subprocess.CompletedProcess[str]:
         """The `warren` command line against this server."""
         return subprocess.run(
-            [str(warren_command()), *arguments],
+            [str(self.command), *arguments],
             env={**_outer_environment(), **self.settings, **self.environment, **(environment or {})},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
