@@ -1,6 +1,7 @@
 """All settings, read once from the environment and handed down by `wiring`. Nobody else reads the environment."""
 
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Network
@@ -22,7 +23,8 @@ class Settings:
     host: what API and gateway listen on. domain: what `get_host()` of the clients is made of; its port is that of
     the TLS listener. network: the sandboxes' addresses; the first is the bridge. bridge: the interface's name, also
     the prefix of all interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
-    pool_slots: network slots prepared ahead. max_slots: sandboxes at once on this machine.
+    server_name: what the servers that share a database call this one. pool_slots: network slots prepared ahead.
+    max_slots: sandboxes at once on this machine.
     """
 
     state_dir: Path = DEFAULT_STATE_DIR
@@ -37,6 +39,7 @@ class Settings:
     crun_path: str = "crun"
     guestd_path: str = ""
     database_url: str = ""
+    server_name: str = ""
     network: IPv4Network = DEFAULT_NETWORK
     bridge: str = "warren0"
     dns_servers: tuple[str, ...] = ("1.1.1.1", "8.8.8.8")
@@ -61,6 +64,10 @@ class Settings:
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'warren.db'}"
+
+    @property
+    def server(self) -> str:
+        return self.server_name or socket.gethostname()
 
     @property
     def runsc(self) -> str:

@@ -19,6 +19,7 @@ from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.identity import load_server_id
 from warren.control.keys import Keys
 from warren.control.live import LiveSandboxes
 from warren.control.observation import Observations
@@ -34,6 +35,7 @@ from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
 from warren.model.errors import Unauthenticated, Unavailable
+from warren.model.server import Server
 from warren.settings import Settings
 from warren.store.sql import SqlStore
 from warren.telemetry.logs import configure
@@ -49,6 +51,7 @@ LOCAL_KEY = "local-key"
 class Control:
     """The use cases over one engine, one guest protocol and one store."""
 
+    server_id: str
     context: Context
     live: LiveSandboxes
     supervision: Supervision
@@ -58,13 +61,16 @@ class Control:
 
 def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work) -> Control:
     clock, ids, meters = SystemClock(), SystemIds(), Meters()
+    server_id = load_server_id(settings.state_dir)
     tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
     live = LiveSandboxes(tokens, meters)
     images = TemplateFiles(settings.templates_dir)
     ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work, meters=meters)
-    supervision = Supervision(engine=engine, store=store, clock=clock, live=live, ending=ending, work=work)
+    supervision = Supervision(
+        server_id=server_id, engine=engine, store=store, clock=clock, live=live, ending=ending, work=work
+    )
     starting = Starting(
-        engine=engine, guest=guest, store=store, clock=clock, ids=ids, tokens=tokens,
+        server_id=server_id, engine=engine, guest=guest, store=store, clock=clock, ids=ids, tokens=tokens,
         images=images, supervision=supervision, ending=ending, work=work, meters=meters,
     )  # fmt: skip
     sandboxes = Sandboxes(
@@ -80,7 +86,14 @@ def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store
         domain=settings.public_domain,
         meters=meters,
     )
-    return Control(context=context, live=live, supervision=supervision, observations=observations, meters=meters)
+    return Control(
+        server_id=server_id,
+        context=context,
+        live=live,
+        supervision=supervision,
+        observations=observations,
+        meters=meters,
+    )
 
 
 def prepare_state(settings: Settings) -> None:
@@ -143,6 +156,7 @@ async def serve(settings: Settings) -> None:
         work = await stack.enter_async_context(Work())
         control = build_control(settings, engine, guest, store, work)
         await control.context.templates.register_built_in(settings.cache_dir / "templates")
+        await store.register_server(Server(control.server_id, settings.server, SystemClock().now()))
         await control.supervision.adopt()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")

@@ -14,6 +14,7 @@ from warren.model.observation import Level, LogEntry, Metric
 from warren.model.policy import NetworkPolicy
 from warren.model.project import ApiKey, Project, ProjectLimits
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Resources, Sandbox, State
+from warren.model.server import Server
 from warren.model.template import Template
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -25,6 +26,10 @@ ODD_TEXT = "naïve \U0001f407 \0 \ud800 % _ ' \" \\"
 
 PROJECT = Project(id="11111111-0000-4000-8000-000000000001", name="one", created_at=T0)
 OTHER = Project(id="11111111-0000-4000-8000-000000000002", name="two", created_at=T0 + SECOND)
+
+
+HOME = Server("33333333-0000-4000-8000-000000000001", "here", T0)
+AWAY = Server("33333333-0000-4000-8000-000000000002", "away", T0)
 
 
 def sandbox(number: int = 0, project: Project = PROJECT, state: State = State.RUNNING, **changes: object) -> Sandbox:
@@ -42,6 +47,7 @@ def sandbox(number: int = 0, project: Project = PROJECT, state: State = State.RU
         started_at=started,
         expires_at=started + 300 * SECOND,
         timeout_s=300,
+        server_id=HOME.id,
     )
     return replace(row, **changes)  # pyright: ignore[reportArgumentType]
 
@@ -140,7 +146,7 @@ class StoreSuite:
         assert await store.sandbox(OTHER.id, sandbox(1).id) is None
         assert await ids(store) == [1]
         assert await store.count_running(PROJECT.id) == 1
-        assert [row.id for row in await store.live_sandboxes()] == [sandbox(1).id, sandbox(2).id]
+        assert [row.id for row in await store.live_sandboxes(HOME.id)] == [sandbox(1).id, sandbox(2).id]
 
     async def test_the_quota_counts_every_live_sandbox_and_no_gone_one(self, store: Store) -> None:
         for number, state in enumerate(State):
@@ -159,7 +165,7 @@ class StoreSuite:
     async def test_a_hundred_at_once_against_a_quota_of_ten_gives_ten(self, store: Store) -> None:
         added = await asyncio.gather(*(store.add_sandbox(sandbox(n, state=State.CREATING), 10) for n in range(100)))
         assert sum(added) == 10
-        assert len(await store.live_sandboxes()) == 10
+        assert len(await store.live_sandboxes(HOME.id)) == 10
 
     async def test_a_list_shows_running_ones_newest_first(self, store: Store) -> None:
         for number, state in enumerate([State.RUNNING, *State, State.RUNNING]):
@@ -235,7 +241,7 @@ class StoreSuite:
         assert not await store.mark_gone("unknown", EndReason.KILLED, T0)
         gone = await store.sandbox(PROJECT.id, row.id)
         assert gone == replace(row, state=State.GONE, end_reason=EndReason.DIED, ended_at=T0)
-        assert await store.live_sandboxes() == []
+        assert await store.live_sandboxes(HOME.id) == []
 
     async def test_a_deadline_moves_and_with_only_extend_never_nearer(self, store: Store) -> None:
         row = sandbox()
@@ -251,9 +257,21 @@ class StoreSuite:
         for number, state in enumerate([State.RUNNING, *State]):
             await store.add_sandbox(sandbox(number, project=OTHER if number else PROJECT, state=state), MANY)
         first, second = sandbox(0), sandbox(2)
-        assert await store.overdue(first.expires_at - MICROSECOND) == []
-        assert await store.overdue(first.expires_at) == [first.id]
-        assert sorted(await store.overdue(T0 + 9999 * SECOND)) == [first.id, second.id]
+        assert await store.overdue(HOME.id, first.expires_at - MICROSECOND) == []
+        assert await store.overdue(HOME.id, first.expires_at) == [first]
+        overdue = await store.overdue(HOME.id, T0 + 9999 * SECOND)
+        assert sorted(row.id for row in overdue) == [first.id, second.id]
+        assert await store.overdue(AWAY.id, T0 + 9999 * SECOND) == []
+
+    @pytest.mark.parametrize("state", list(State))
+    async def test_who_is_wished_gone_is_overdue_until_its_end_begins(self, store: Store, state: State) -> None:
+        row = sandbox(state=state)
+        await store.add_sandbox(row, MANY)
+        wished = replace(row, desired=Desired.GONE)
+        assert await store.wish_gone(row.id) == (wished if state.is_live else None)
+        assert await store.wish_gone("unknown") is None
+        assert await store.overdue(HOME.id, T0) == ([wished] if state.can_kill else [])
+        assert await store.overdue(AWAY.id, T0) == []
 
     async def test_a_network_policy_is_replaced_while_running(self, store: Store) -> None:
         row = sandbox(network=NetworkPolicy(mask_host="a"))
@@ -279,6 +297,63 @@ class StoreSuite:
         assert await store.logs(sandbox(44).id, LogQuery()) == []
         assert await store.logs(sandbox(45).id, LogQuery()) == [entry(45)]
         assert await store.count_running(PROJECT.id) == 10
+
+    # --- servers -------------------------------------------------------------------------------------------
+
+    async def test_servers_register_once_and_beat(self, store: Store) -> None:
+        for server in (HOME, AWAY, replace(HOME, name="renamed")):
+            await store.register_server(server)
+        await store.beat(HOME.id, T0 + SECOND)
+        await store.beat("unknown", T0 + SECOND)
+        assert await store.servers() == [AWAY, Server(HOME.id, "renamed", T0 + SECOND)]
+
+    async def test_a_live_sandbox_has_a_home(self, store: Store) -> None:
+        await store.register_server(HOME)
+        for number, state in enumerate(State):
+            await store.add_sandbox(sandbox(number, state=state), MANY)
+            assert await store.home(sandbox(number).id) == (HOME if state.is_live else None)
+        assert await store.home("unknown") is None
+
+    async def test_each_server_has_its_own_sandboxes(self, store: Store) -> None:
+        ours, theirs = sandbox(1), sandbox(2, server_id=AWAY.id)
+        for row in (ours, theirs):
+            await store.add_sandbox(row, MANY)
+        assert await store.live_sandboxes(HOME.id) == [ours]
+        assert await store.live_sandboxes(AWAY.id) == [theirs]
+        assert await store.sandbox(PROJECT.id, theirs.id) == theirs
+        assert await ids(store) == [2, 1]
+
+    async def test_the_first_server_takes_the_sandboxes_that_have_none(self, store: Store) -> None:
+        await store.add_sandbox(sandbox(server_id=""), MANY)
+        await store.register_server(HOME)
+        await store.register_server(AWAY)
+        assert await store.live_sandboxes(HOME.id) == [sandbox()]
+
+    async def test_of_a_server_that_is_away_the_overdue_and_unwanted_are_lost(self, store: Store) -> None:
+        await store.register_server(AWAY)
+        now = T0 + 301 * SECOND
+        due = [sandbox(number, state=state, server_id=AWAY.id) for number, state in enumerate(State)]
+        for row in due:
+            await store.add_sandbox(replace(row, expires_at=now), MANY)
+        later = sandbox(8, OTHER, server_id=AWAY.id)
+        unwanted = sandbox(9, server_id=AWAY.id)
+        for row in (later, unwanted, sandbox(10, expires_at=T0)):
+            await store.add_sandbox(row, MANY)
+        await store.wish_gone(unwanted.id)
+        lost = await store.give_up(AWAY, now)
+        assert {row.id for row in lost} == {row.id for row in due if row.state.is_live} | {unwanted.id}
+        assert {(row.state, row.end_reason, row.ended_at) for row in lost} == {(State.GONE, EndReason.LOST, now)}
+        assert await store.live_sandboxes(AWAY.id) == [later]
+        assert len(await store.live_sandboxes(HOME.id)) == 1
+        assert await store.give_up(AWAY, now) == []
+
+    async def test_a_server_that_came_back_loses_nothing(self, store: Store) -> None:
+        await store.register_server(AWAY)
+        await store.add_sandbox(sandbox(server_id=AWAY.id), MANY)
+        await store.beat(AWAY.id, T0 + MICROSECOND)
+        assert await store.give_up(AWAY, T0 + 9999 * SECOND) == []
+        assert await store.give_up(HOME, T0 + 9999 * SECOND) == []
+        assert len(await store.live_sandboxes(AWAY.id)) == 1
 
     # --- templates -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from tests.contract.postgres_cluster import cluster
-from tests.contract.store_suite import MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
+from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
 from warren.model.sandbox import State
@@ -97,7 +97,7 @@ async def test_everything_is_there_after_a_restart(place: Place) -> None:
     after = SqlStore(place.url)
     await after.open()
     assert await after.key_owner(key(1).digest) == (key(1), PROJECT)
-    assert await after.live_sandboxes() == [sandbox(metadata={"a": "b"})]
+    assert await after.live_sandboxes(HOME.id) == [sandbox(metadata={"a": "b"})]
     await after.close()
 
 
@@ -139,7 +139,7 @@ async def test_cancelled_writers_leave_no_lock_behind(store: Store) -> None:
         await asyncio.gather(task, return_exceptions=True)
     async with asyncio.timeout(4):
         assert await store.add_sandbox(sandbox(1000), MANY)
-    whole = await store.live_sandboxes()
+    whole = await store.live_sandboxes(HOME.id)
     assert whole == [row for row in (sandbox(n) for n in [*range(60), 1000]) if row in whole]
 
 

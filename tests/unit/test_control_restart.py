@@ -114,7 +114,7 @@ def _spec(sandbox_id: str) -> SandboxSpec:
 async def test_a_store_that_fails_for_a_while_does_not_stop_the_deadlines(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def locked(_: datetime) -> list[str]:
+    async def locked(*_: object) -> list[Sandbox]:
         raise Busy
 
     async with machine.server() as control:

@@ -13,6 +13,7 @@ from typing import Protocol
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.server import Server
 from warren.model.template import Template
 
 
@@ -95,12 +96,19 @@ class Sandboxes(Protocol):
 
     async def count_running(self, project_id: str) -> int: ...
 
-    async def live_sandboxes(self) -> Sequence[Sandbox]:
-        """Of all projects, every one that is not gone."""
+    async def live_sandboxes(self, server_id: str) -> Sequence[Sandbox]:
+        """Of all projects, every one of this server that is not gone."""
         ...
 
-    async def overdue(self, now: datetime) -> Sequence[str]:
-        """Of all projects, the ids of running sandboxes whose deadline has come."""
+    async def overdue(self, server_id: str, now: datetime) -> Sequence[Sandbox]:
+        """Of all projects, this server's sandboxes that are to be ended now and are not being ended.
+
+        Those are the running ones whose deadline has come, and the ones that are wished gone.
+        """
+        ...
+
+    async def wish_gone(self, sandbox_id: str) -> Sandbox | None:
+        """Set desired to gone, for the server that has the sandbox to act on. None when it is gone already."""
         ...
 
     async def move(self, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
@@ -128,6 +136,33 @@ class Sandboxes(Protocol):
 
     async def prune_gone(self, before: datetime) -> int:
         """Forget sandboxes that ended before, with their logs and metrics; returns how many."""
+        ...
+
+
+class Servers(Protocol):
+    """The servers that use this store, each with a heartbeat."""
+
+    async def register_server(self, server: Server) -> None:
+        """Insert or replace by id. The first one takes the sandboxes of the time before servers had ids."""
+        ...
+
+    async def beat(self, server_id: str, at: datetime) -> None:
+        """Heartbeat of a registered server."""
+        ...
+
+    async def servers(self) -> Sequence[Server]:
+        """All that ever registered, by name."""
+        ...
+
+    async def home(self, sandbox_id: str) -> Server | None:
+        """The server that has this live sandbox, of whatever project."""
+        ...
+
+    async def give_up(self, server: Server, now: datetime) -> Sequence[Sandbox]:
+        """End, as lost, the sandboxes of a server that is away: the overdue ones and those that are wished gone.
+
+        Does nothing if that server's heartbeat is not `server.seen_at` any more: one transaction, no race.
+        """
         ...
 
 
@@ -175,7 +210,7 @@ class Idempotency(Protocol):
         ...
 
 
-class Store(Projects, Sandboxes, Templates, Observations, Idempotency, Protocol):
+class Store(Projects, Sandboxes, Servers, Templates, Observations, Idempotency, Protocol):
     async def open(self) -> None:
         """Connect and bring the schema up to date. Idempotent."""
         ...

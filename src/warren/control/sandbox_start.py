@@ -60,6 +60,7 @@ class Starting:
     def __init__(
         self,
         *,
+        server_id: str,
         engine: Engine,
         guest: Guest,
         store: Store,
@@ -72,7 +73,7 @@ class Starting:
         work: Work,
         meters: Meters,
     ) -> None:
-        self._engine, self._guest, self._store = engine, guest, store
+        self._server_id, self._engine, self._guest, self._store = server_id, engine, guest, store
         self._clock, self._ids, self._tokens = clock, ids, tokens
         self._images, self._supervision, self._ending, self._work = images, supervision, ending, work
         self._meters = meters
@@ -122,6 +123,7 @@ class Starting:
             secured=request.secured,
             network=request.network,
             metadata=request.metadata,
+            server_id=self._server_id,
         )
 
     def _runtime(self, request: StartRequest) -> str:

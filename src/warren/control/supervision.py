@@ -13,7 +13,7 @@ from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
 from warren.control.work import Work
 from warren.model import limits
-from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.sandbox import Desired, EndReason, Sandbox, State
 
 log = structlog.get_logger(__name__)
 
@@ -24,12 +24,20 @@ _SWEEP_PERIOD_S = 10.0
 
 
 class Supervision:
-    """Keeps the observed state true."""
+    """Keeps the observed state of this server's own sandboxes true."""
 
     def __init__(
-        self, *, engine: Engine, store: Store, clock: Clock, live: LiveSandboxes, ending: Ending, work: Work
+        self,
+        *,
+        server_id: str,
+        engine: Engine,
+        store: Store,
+        clock: Clock,
+        live: LiveSandboxes,
+        ending: Ending,
+        work: Work,
     ) -> None:
-        self._engine, self._store, self._clock = engine, store, clock
+        self._server_id, self._engine, self._store, self._clock = server_id, engine, store, clock
         self._live, self._ending, self._work = live, ending, work
         self._deadlines: dict[str, datetime] = {}
         self._changed = asyncio.Event()
@@ -47,7 +55,7 @@ class Supervision:
     async def adopt(self) -> None:
         """After a start: take over what runs, finish what was half done, destroy what nobody knows."""
         running = {placement.id: placement for placement in await self._engine.list()}
-        for sandbox in await self._store.live_sandboxes():
+        for sandbox in await self._store.live_sandboxes(self._server_id):
             placement = running.pop(sandbox.id, None)
             if sandbox.state is State.RUNNING and placement is not None:
                 self.watch(sandbox, placement.address)
@@ -87,8 +95,9 @@ class Supervision:
 
     async def _end_overdue(self, now: datetime) -> None:
         """The store decides who is overdue: a deadline may have been moved by another server."""
-        for sandbox_id in await self._store.overdue(now):
-            self._work.spawn(self._ending.end(sandbox_id, EndReason.EXPIRED), f"expire {sandbox_id}")
+        for sandbox in await self._store.overdue(self._server_id, now):
+            reason = EndReason.KILLED if sandbox.desired is Desired.GONE else EndReason.EXPIRED
+            self._work.spawn(self._ending.end(sandbox.id, reason), f"end {sandbox.id}")
         for sandbox_id in [key for key, when in self._deadlines.items() if when <= now]:
             del self._deadlines[sandbox_id]
 
@@ -112,7 +121,7 @@ class Supervision:
         """What a failure or a jump of the clock left behind."""
         now = self._clock.now()
         await self._end_overdue(now)
-        for sandbox in await self._store.live_sandboxes():
+        for sandbox in await self._store.live_sandboxes(self._server_id):
             if sandbox.state is State.KILLING:
                 self._work.spawn(self._ending.resume(sandbox.id, EndReason.KILLED), f"sweep {sandbox.id}")
         await self._store.prune_gone(now - timedelta(seconds=limits.GONE_KEPT_S))

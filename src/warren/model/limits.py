@@ -77,6 +77,16 @@ GUEST_ANSWER_MAX_BYTES = 4 * 1024 * 1024
 KILL_DEADLINE_S = 15.0
 """Seconds for a runtime to kill and delete a sandbox before the engine calls it failed."""
 
+# --- servers that share a database ---------------------------------------------------------------------------
+WISH_PERIOD_S = 1.0
+"""Seconds between two looks of a server for what others wish of its sandboxes: an end, another deadline."""
+WISH_DEADLINE_S = 20.0
+"""Seconds that a kill waits for the server that has the sandbox: the runtime's own deadline, and a look or two."""
+SERVER_BEAT_S = 2.0
+"""Seconds between two heartbeats of a server, and between its looks at those of the others."""
+SERVER_LOOKS_BEFORE_AWAY = 8
+"""Looks at one and the same heartbeat before its server counts as away: it has missed seven then."""
+
 # --- observation -------------------------------------------------------------------------------------------
 METRICS_PERIOD_S = 5.0
 METRICS_KEPT_PER_SANDBOX = 17_280

@@ -59,6 +59,8 @@ class EndReason(enum.StrEnum):
     EXPIRED = "expired"
     DIED = "died"
     FAILED_TO_START = "failed_to_start"
+    LOST = "lost"
+    """Its server was away when it was due to end; that server destroys what is left when it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,10 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """One sandbox. `envs` are not part of it: they go to the guest and are never stored."""
+    """One sandbox. `envs` are not part of it: they go to the guest and are never stored.
+
+    server_id: the server whose engine has it; no other one starts, watches or ends it.
+    """
 
     id: str
     project_id: str
@@ -92,6 +97,7 @@ class Sandbox:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     end_reason: EndReason | None = None
     ended_at: datetime | None = None
+    server_id: str = ""
 
     def extended_to(self, now: datetime, timeout_s: int) -> datetime:
         """The deadline after a connect or refresh for `timeout_s` seconds: it is never moved nearer."""

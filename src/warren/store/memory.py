@@ -11,6 +11,7 @@ from warren.model.errors import AlreadyExists
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
+from warren.model.server import Server
 from warren.model.template import Template
 from warren.store.retention import CLAIM_ABANDONED, CLAIM_KEPT, METRICS_KEPT
 
@@ -24,6 +25,7 @@ class MemoryStore:
         self._projects: dict[str, Project] = {}
         self._keys: dict[str, ApiKey] = {}
         self._sandboxes: dict[str, Sandbox] = {}
+        self._servers: dict[str, Server] = {}
         self._templates: dict[str, Template] = {}
         self._metrics: defaultdict[str, dict[datetime, Metric]] = defaultdict(dict)
         self._logs: defaultdict[str, deque[LogEntry]] = defaultdict(lambda: deque(maxlen=limits.LOGS_KEPT_PER_SANDBOX))
@@ -103,11 +105,22 @@ class MemoryStore:
     async def count_running(self, project_id: str) -> int:
         return sum(1 for row in self._of(project_id) if row.state is State.RUNNING)
 
-    async def live_sandboxes(self) -> Sequence[Sandbox]:
-        return sorted((row for row in self._sandboxes.values() if row.state.is_live), key=_position)
+    async def live_sandboxes(self, server_id: str) -> Sequence[Sandbox]:
+        return sorted((row for row in self._on(server_id) if row.state.is_live), key=_position)
 
-    async def overdue(self, now: datetime) -> Sequence[str]:
-        return [row.id for row in self._sandboxes.values() if row.state is State.RUNNING and row.expires_at <= now]
+    async def overdue(self, server_id: str, now: datetime) -> Sequence[Sandbox]:
+        return [
+            row
+            for row in self._on(server_id)
+            if (row.state is State.RUNNING and row.expires_at <= now)
+            or (row.state.can_kill and row.desired is Desired.GONE)
+        ]
+
+    async def wish_gone(self, sandbox_id: str) -> Sandbox | None:
+        row = self._sandboxes.get(sandbox_id)
+        if row is None or not row.state.is_live:
+            return None
+        return self._put(replace(row, desired=Desired.GONE))
 
     async def move(self, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)
@@ -157,9 +170,40 @@ class MemoryStore:
     def _of(self, project_id: str) -> list[Sandbox]:
         return [row for row in self._sandboxes.values() if row.project_id == project_id]
 
+    def _on(self, server_id: str) -> list[Sandbox]:
+        return [row for row in self._sandboxes.values() if row.server_id == server_id]
+
     def _put(self, row: Sandbox) -> Sandbox:
         self._sandboxes[row.id] = row
         return row
+
+    # --- servers -------------------------------------------------------------------------------------------
+
+    async def register_server(self, server: Server) -> None:
+        self._servers[server.id] = server
+        for row in self._on(""):
+            self._put(replace(row, server_id=server.id))
+
+    async def beat(self, server_id: str, at: datetime) -> None:
+        if server_id in self._servers:
+            self._servers[server_id] = replace(self._servers[server_id], seen_at=at)
+
+    async def servers(self) -> Sequence[Server]:
+        return sorted(self._servers.values(), key=lambda server: (server.name, server.id))
+
+    async def home(self, sandbox_id: str) -> Server | None:
+        row = self._sandboxes.get(sandbox_id)
+        return self._servers.get(row.server_id) if row is not None and row.state.is_live else None
+
+    async def give_up(self, server: Server, now: datetime) -> Sequence[Sandbox]:
+        if self._servers.get(server.id) != server:
+            return []
+        due = [
+            row
+            for row in self._on(server.id)
+            if row.state.is_live and (row.desired is Desired.GONE or row.expires_at <= now)
+        ]
+        return [self._put(replace(row, state=State.GONE, end_reason=EndReason.LOST, ended_at=now)) for row in due]
 
     # --- templates -----------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ def to_row(sandbox: Sandbox) -> dict[str, object]:
         "metadata": json.dumps(dict(sandbox.metadata), sort_keys=True),
         "end_reason": None if sandbox.end_reason is None else sandbox.end_reason.value,
         "ended_at": sandbox.ended_at,
+        "server_id": sandbox.server_id,
     }
 
 
@@ -54,6 +55,7 @@ def from_row(row: Row[Any]) -> Sandbox:
         metadata=json.loads(row.metadata),
         end_reason=None if row.end_reason is None else EndReason(row.end_reason),
         ended_at=row.ended_at,
+        server_id=row.server_id,
     )
 
 

@@ -3,7 +3,21 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, case, delete, exists, func, insert, literal, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.contracts.store import SandboxQuery
@@ -19,7 +33,9 @@ PRUNE_BATCH = 20
 _ROWS = schema.sandboxes
 _COLUMNS = schema.sandboxes.c
 _LABELS = schema.sandbox_labels.c
+_ALIVE = frozenset(state for state in State if state.is_live)
 _LIVE = tuple(state.value for state in State if state.is_live)
+_KILLABLE = tuple(state.value for state in State if state.can_kill)
 
 
 async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int) -> bool:
@@ -81,14 +97,21 @@ async def count_running(connection: AsyncConnection, project_id: str) -> int:
     return (await connection.execute(running)).scalar_one()
 
 
-async def live(connection: AsyncConnection) -> Sequence[Sandbox]:
-    alive = select(_ROWS).where(_COLUMNS.state.in_(_LIVE)).order_by(_COLUMNS.started_at, _COLUMNS.id)
-    return [from_row(row) for row in await connection.execute(alive)]
+async def live(connection: AsyncConnection, server_id: str) -> Sequence[Sandbox]:
+    alive = select(_ROWS).where(_COLUMNS.server_id == server_id, _COLUMNS.state.in_(_LIVE))
+    rows = await connection.execute(alive.order_by(_COLUMNS.started_at, _COLUMNS.id))
+    return [from_row(row) for row in rows]
 
 
-async def overdue(connection: AsyncConnection, now: datetime) -> Sequence[str]:
-    due = select(_COLUMNS.id).where(_COLUMNS.state == State.RUNNING.value, _COLUMNS.expires_at <= now)
-    return (await connection.execute(due)).scalars().all()
+async def overdue(connection: AsyncConnection, server_id: str, now: datetime) -> Sequence[Sandbox]:
+    expired = and_(_COLUMNS.state == State.RUNNING.value, _COLUMNS.expires_at <= now)
+    unwanted = and_(_COLUMNS.state.in_(_KILLABLE), _COLUMNS.desired == Desired.GONE.value)
+    due = select(_ROWS).where(_COLUMNS.server_id == server_id, or_(expired, unwanted))
+    return [from_row(row) for row in await connection.execute(due)]
+
+
+async def wish_gone(connection: AsyncConnection, sandbox_id: str) -> Sandbox | None:
+    return await _change(connection, sandbox_id, _ALIVE, {"desired": Desired.GONE.value})
 
 
 async def move(connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
@@ -105,9 +128,8 @@ async def mark_running(
 
 
 async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
-    alive = frozenset(state for state in State if state.is_live)
     changes = {"state": State.GONE.value, "end_reason": reason.value, "ended_at": at}
-    return await _change(connection, sandbox_id, alive, changes) is not None
+    return await _change(connection, sandbox_id, _ALIVE, changes) is not None
 
 
 async def set_deadline(

@@ -78,6 +78,14 @@ api_keys = Table(
     Index("api_keys_of_project", "project_id", "created_at", "id"),
 )
 
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("seen_at", Instant, nullable=False),
+)
+
 sandboxes = Table(
     "sandboxes",
     metadata,
@@ -101,8 +109,12 @@ sandboxes = Table(
     Column("metadata", Text, nullable=False),
     Column("end_reason", Text),
     Column("ended_at", Instant),
+    # Empty in rows from before servers had ids; the first one to register takes those.
+    Column("server_id", Text, nullable=False, server_default=""),
     # Serves the page of a list in its order, the counts, the live ones of all projects, and the prune.
     Index("sandboxes_by_state", "state", "project_id", "started_at", "id"),
+    # Serves a server's looks for its own live ones, every second.
+    Index("sandboxes_of_server", "server_id", "state"),
 )
 
 sandbox_labels = Table(

@@ -7,8 +7,9 @@ from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery
 from warren.model.observation import LogEntry, Metric
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.server import Server
 from warren.model.template import Template
-from warren.store import idempotency, migrate, observations, projects, sandboxes, templates
+from warren.store import idempotency, migrate, observations, projects, sandboxes, servers, templates
 from warren.store.database import Database
 
 
@@ -72,11 +73,14 @@ class SqlStore:
     async def count_running(self, project_id: str) -> int:
         return await self._database.read(sandboxes.count_running, project_id)
 
-    async def live_sandboxes(self) -> Sequence[Sandbox]:
-        return await self._database.read(sandboxes.live)
+    async def live_sandboxes(self, server_id: str) -> Sequence[Sandbox]:
+        return await self._database.read(sandboxes.live, server_id)
 
-    async def overdue(self, now: datetime) -> Sequence[str]:
-        return await self._database.read(sandboxes.overdue, now)
+    async def overdue(self, server_id: str, now: datetime) -> Sequence[Sandbox]:
+        return await self._database.read(sandboxes.overdue, server_id, now)
+
+    async def wish_gone(self, sandbox_id: str) -> Sandbox | None:
+        return await self._database.track(sandboxes.wish_gone, sandbox_id)
 
     async def move(self, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
         return await self._database.track(sandboxes.move, sandbox_id, expected, to)
@@ -101,6 +105,23 @@ class SqlStore:
             forgotten += batch
             if batch < sandboxes.PRUNE_BATCH:
                 return forgotten
+
+    # --- servers -------------------------------------------------------------------------------------------
+
+    async def register_server(self, server: Server) -> None:
+        await self._database.write(servers.register, server)
+
+    async def beat(self, server_id: str, at: datetime) -> None:
+        await self._database.note(servers.beat, server_id, at)
+
+    async def servers(self) -> Sequence[Server]:
+        return await self._database.read(servers.everyone)
+
+    async def home(self, sandbox_id: str) -> Server | None:
+        return await self._database.read(servers.home, sandbox_id)
+
+    async def give_up(self, server: Server, now: datetime) -> Sequence[Sandbox]:
+        return await self._database.track(servers.give_up, server, now)
 
     # --- templates -----------------------------------------------------------------------------------------
 

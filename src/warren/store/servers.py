@@ -1,0 +1,52 @@
+"""Rows of servers, and what becomes of the sandboxes of one that is away."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from warren.model.sandbox import Desired, EndReason, Sandbox, State
+from warren.model.server import Server
+from warren.store import schema
+from warren.store.database import insert_new
+from warren.store.sandbox_row import from_row
+
+_COLUMNS = schema.servers.c
+_SANDBOXES = schema.sandboxes.c
+_LIVE = tuple(state.value for state in State if state.is_live)
+
+
+async def register(connection: AsyncConnection, server: Server) -> None:
+    row = {"id": server.id, "name": server.name, "seen_at": server.seen_at}
+    inserted = await connection.execute(insert_new(connection, schema.servers).values(row))
+    if inserted.rowcount == 0:
+        await connection.execute(update(schema.servers).where(_COLUMNS.id == server.id).values(row))
+    await connection.execute(update(schema.sandboxes).where(_SANDBOXES.server_id == "").values(server_id=server.id))
+
+
+async def beat(connection: AsyncConnection, server_id: str, at: datetime) -> None:
+    await connection.execute(update(schema.servers).where(_COLUMNS.id == server_id).values(seen_at=at))
+
+
+async def everyone(connection: AsyncConnection) -> Sequence[Server]:
+    rows = await connection.execute(select(schema.servers).order_by(_COLUMNS.name, _COLUMNS.id))
+    return [Server(row.id, row.name, row.seen_at) for row in rows]
+
+
+async def home(connection: AsyncConnection, sandbox_id: str) -> Server | None:
+    having = select(schema.servers).join(schema.sandboxes, _SANDBOXES.server_id == _COLUMNS.id)
+    found = having.where(_SANDBOXES.id == sandbox_id, _SANDBOXES.state.in_(_LIVE))
+    row = (await connection.execute(found)).one_or_none()
+    return None if row is None else Server(row.id, row.name, row.seen_at)
+
+
+async def give_up(connection: AsyncConnection, server: Server, now: datetime) -> Sequence[Sandbox]:
+    # The lock makes a heartbeat that comes at this moment wait on Postgres; on SQLite the transaction does.
+    silent = select(_COLUMNS.id).where(_COLUMNS.id == server.id, _COLUMNS.seen_at == server.seen_at)
+    if (await connection.execute(silent.with_for_update())).one_or_none() is None:
+        return []
+    due = or_(_SANDBOXES.expires_at <= now, _SANDBOXES.desired == Desired.GONE.value)
+    lost = update(schema.sandboxes).where(_SANDBOXES.server_id == server.id, _SANDBOXES.state.in_(_LIVE), due)
+    changes = {"state": State.GONE.value, "end_reason": EndReason.LOST.value, "ended_at": now}
+    return [from_row(row) for row in await connection.execute(lost.values(**changes).returning(*_SANDBOXES))]
