@@ -151,10 +151,10 @@ class StoreSuite:
     async def test_the_quota_counts_every_live_sandbox_and_no_gone_one(self, store: Store) -> None:
         for number, state in enumerate(State):
             assert await store.add_sandbox(sandbox(number, state=state), MANY)
-        assert not await store.add_sandbox(sandbox(9), quota=3)
+        assert not await store.add_sandbox(sandbox(9), quota=6)
         assert await store.sandbox(PROJECT.id, sandbox(9).id) is None
         assert await store.add_sandbox(sandbox(9, OTHER), quota=1)
-        assert await store.add_sandbox(sandbox(10), quota=4)
+        assert await store.add_sandbox(sandbox(10), quota=7)
 
     async def test_adding_twice_is_a_retry_but_an_id_is_used_once(self, store: Store) -> None:
         assert await store.add_sandbox(sandbox(1), quota=1)
@@ -170,7 +170,7 @@ class StoreSuite:
     async def test_a_list_shows_running_ones_newest_first(self, store: Store) -> None:
         for number, state in enumerate([State.RUNNING, *State, State.RUNNING]):
             await store.add_sandbox(sandbox(number, state=state), MANY)
-        assert await ids(store) == [5, 2, 0]
+        assert await ids(store) == [8, 2, 0]
         assert await ids(store, ascending=True, limit=2) == [0, 2]
 
     @pytest.mark.parametrize("ascending", [True, False])

@@ -1,6 +1,7 @@
 import pytest
 
 from tests.contract.engine_suite import EngineSuite
+from tests.contract.sleep_suite import SleepSuite
 from warren.contracts.engine import Engine
 from warren.engine.fake.engine import FakeEngine, FakeMachine
 from warren.model.template import TemplateImage
@@ -28,3 +29,22 @@ class TestFakeEngine(EngineSuite):
     @pytest.fixture
     def bench(self) -> FakeBench:
         return FakeBench()
+
+
+class TestFakeEngineAsleep(SleepSuite):
+    @pytest.fixture
+    def bench(self) -> FakeBench:
+        return FakeBench()
+
+
+class MemorylessBench(FakeBench):
+    runtime = "crun"
+
+    def engine(self) -> Engine:
+        return FakeEngine(("crun",), machine=self.machine)
+
+
+class TestFakeEngineWithoutMemory(SleepSuite):
+    @pytest.fixture
+    def bench(self) -> FakeBench:
+        return MemorylessBench()

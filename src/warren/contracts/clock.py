@@ -19,6 +19,14 @@ class Ids(Protocol):
         """A new id that matches `model.sandbox.SANDBOX_ID`, not guessable."""
         ...
 
+    def checkpoint_id(self) -> str:
+        """A new id that matches `model.snapshot.CHECKPOINT_ID`, not guessable."""
+        ...
+
+    def snapshot_id(self) -> str:
+        """A new id that matches `model.snapshot.SNAPSHOT_ID`, not guessable."""
+        ...
+
     def uuid(self) -> str:
         """A new random UUID in text form."""
         ...

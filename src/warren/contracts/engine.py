@@ -11,16 +11,27 @@ Life cycle of one sandbox, as every engine keeps it:
 * Nothing of a sandbox outlives `destroy`: processes, mounts, loop devices, interfaces, cgroups, files.
 * Cancelling `create` cleans up before the cancellation goes on.
 
+Sleep and copies go through checkpoints, folders of the engine's own disk that outlive the sandbox, the server and
+the machine's power:
+
+    checkpoint(hold=False) ──► it goes on, the checkpoint starts others      (snapshot, fork)
+    checkpoint(hold=True)  ──► standstill ──► destroy | thaw                 (pause: nothing runs in two places)
+    create(restore=...)    ──► running, from a checkpoint
+    freeze ──► reclaim ──► thaw                                              (asleep in memory)
+
+A checkpoint is written once and whole: what a crash left half-written is cleared by `open` and never listed.
+
 `tests/contract/engine_suite.py` holds the checks that every implementation passes.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.sandbox import Resources
+from warren.model.snapshot import SnapshotKind
 from warren.model.template import TemplateImage
 
 GUEST_PORT = 49983
@@ -28,8 +39,34 @@ GUEST_PORT = 49983
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint on this engine's disk. `bytes` is what it takes there.
+
+    `build` names the runtime's build and the CPU features that its memory needs; "" when there is no memory in it.
+    """
+
+    id: str
+    sandbox_id: str
+    runtime: str
+    kind: SnapshotKind
+    bytes: int
+    build: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """How to start from a checkpoint. MEMORY: processes go on. FILESYSTEM: a boot on its files, from either kind."""
+
+    checkpoint_id: str
+    kind: SnapshotKind
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What to start. `hostname` is a DNS label; `dns_servers` are IPv4 addresses."""
+    """What to start. `hostname` is a DNS label; `dns_servers` are IPv4 addresses.
+
+    With `restore`, image, runtime and resources are those that the checkpoint was made with.
+    """
 
     id: str
     runtime: str
@@ -37,6 +74,7 @@ class SandboxSpec:
     hostname: str
     resources: Resources
     egress: EgressPolicy = field(default_factory=EgressPolicy)
+    restore: Restore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +109,9 @@ class Engine(Protocol):
     async def create(self, spec: SandboxSpec) -> Placement:
         """Start a sandbox. Not idempotent: an id is used once.
 
-        Raises NoCapacity when no slot is free, BadRequest for an unknown runtime. After any error nothing is left.
+        Raises NoCapacity when no slot is free, BadRequest for an unknown runtime. With `spec.restore` also
+        CheckpointNotFound, and CheckpointUnusable when this runtime or CPU cannot restore it or it is damaged; the
+        checkpoint itself stays as it is. After any error nothing of the sandbox is left.
         """
         ...
 
@@ -99,4 +139,40 @@ class Engine(Protocol):
 
         Raises SandboxNotFound. Safe to retry.
         """
+        ...
+
+    def keeps_memory(self, runtime: str) -> bool:
+        """Whether a sandbox of this runtime can be checkpointed with its memory."""
+        ...
+
+    async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+        """Write a running sandbox to disk under a new id; it survives a power cut once this returns.
+
+        hold False: the sandbox goes on. hold True: it stays at a standstill until `thaw` or `destroy`. After an error
+        or a cancellation it runs on, if it lives, and nothing of the checkpoint is left. Raises SandboxNotFound,
+        NotSupported (MEMORY under a runtime that cannot), NoSpace. Not idempotent: an id is used once.
+        """
+        ...
+
+    async def checkpoints(self) -> Sequence[Checkpoint]:
+        """The whole ones on disk, in no order."""
+        ...
+
+    async def forget(self, checkpoint_id: str) -> None:
+        """Delete a checkpoint; it is gone from the disk when this returns. Idempotent, safe to retry.
+
+        Sandboxes that were started from it go on.
+        """
+        ...
+
+    async def freeze(self, sandbox_id: str) -> None:
+        """Stop every process where it is, in memory. Idempotent. Raises SandboxNotFound."""
+        ...
+
+    async def thaw(self, sandbox_id: str) -> None:
+        """Let a frozen or held sandbox go on. Idempotent: also for one that runs. Raises SandboxNotFound."""
+        ...
+
+    async def reclaim(self, sandbox_id: str) -> int:
+        """Take back what memory a frozen sandbox can do without; returns the bytes. Raises SandboxNotFound."""
         ...

@@ -16,7 +16,11 @@ class GuestIdentity:
     """What a guest is told before its sandbox is handed out (guestd `POST /init`).
 
     access_token None leaves the guest open to whoever reaches its port (older clients with `secure: false`).
-    control_token guards the control routes from then on.
+    control_token guards the control routes from then on. `envs` None keeps those that the guest has.
+
+    A guest that was restored from memory holds the tokens of an earlier life: `authority` is the control token that
+    it still believes; None for one that has just booted. `is_copy`: that life goes on elsewhere, so the guest runs
+    the after-fork hooks before it answers. `recalls_envs`: it boots on files that `retain_envs` left them in.
     """
 
     sandbox_id: str
@@ -27,8 +31,11 @@ class GuestIdentity:
     machine_id: str
     default_user: str
     default_workdir: str
-    envs: Mapping[str, str] = field(default_factory=dict[str, str])
+    envs: Mapping[str, str] | None = field(default_factory=dict[str, str])
     dns_servers: Sequence[str] = ()
+    authority: str | None = None
+    is_copy: bool = False
+    recalls_envs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,13 @@ class Guest(Protocol):
 
     async def init(self, address: str, identity: GuestIdentity, deadline_s: float) -> None:
         """Wait until the guest listens, then give it its identity. Safe to retry with the same identity."""
+        ...
+
+    async def retain_envs(self, address: str, control_token: str) -> None:
+        """Have the guest write the sandbox's environment where only its root reads, for a boot after a pause.
+
+        It is also the question whether the guest answers at all. Safe to retry.
+        """
         ...
 
     async def logs(self, address: str, control_token: str, after: int) -> GuestLogs:

@@ -21,10 +21,20 @@ class SystemClock:
 
 class SystemIds:
     def sandbox_id(self) -> str:
-        return "i" + "".join(secrets.choice(_ALPHABET) for _ in range(20))
+        return "i" + _letters()
+
+    def checkpoint_id(self) -> str:
+        return "c" + _letters()
+
+    def snapshot_id(self) -> str:
+        return "s" + _letters()
 
     def uuid(self) -> str:
         return str(uuid.uuid4())
 
     def secret(self) -> str:
         return secrets.token_hex(20)
+
+
+def _letters() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(20))

@@ -9,6 +9,7 @@ class FakeGuest:
     """Remembers who it was told to be; answers unless told to be silent."""
 
     def __init__(self) -> None:
+        self.retained: list[str] = []
         self.identities: dict[str, GuestIdentity] = {}
         self.entries: dict[str, list[LogEntry]] = {}
         self.silent = False
@@ -17,6 +18,11 @@ class FakeGuest:
         if self.silent:
             raise Timeout(f"cannot reach the guest at {address} within {deadline_s:g} s")
         self.identities[identity.sandbox_id] = identity
+
+    async def retain_envs(self, address: str, control_token: str) -> None:
+        if self.silent:
+            raise Timeout(f"cannot get an answer from the guest at {address}")
+        self.retained.append(control_token)
 
     async def logs(self, address: str, control_token: str, after: int) -> GuestLogs:
         if self.silent:

@@ -26,7 +26,8 @@ class GuestdClient:
 
     async def init(self, address: str, identity: GuestIdentity, deadline_s: float) -> None:
         body = json.dumps(_init_body(identity)).encode()
-        headers = {"Content-Type": "application/json", "X-Warren-Control": identity.control_token}
+        authority = identity.authority or identity.control_token
+        headers = {"Content-Type": "application/json", "X-Warren-Control": authority}
         try:
             async with asyncio.timeout(deadline_s):
                 while True:
@@ -38,20 +39,25 @@ class GuestdClient:
         except TimeoutError:
             raise Timeout(f"cannot reach the guest at {address} within {deadline_s:g} s") from None
 
+    async def retain_envs(self, address: str, control_token: str) -> None:
+        await self._control("POST", f"{_base(address)}/warren/envs", control_token)
+
     async def logs(self, address: str, control_token: str, after: int) -> GuestLogs:
         url = f"{_base(address)}/warren/logs?after={after}&limit={limits.GUEST_LOG_BATCH}"
-        try:
-            async with asyncio.timeout(limits.GUEST_CALL_DEADLINE_S):
-                answer = await self._call("GET", url, {"X-Warren-Control": control_token}, None)
-        except TimeoutError:
-            raise Timeout(f"cannot get an answer from the guest at {address}") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"cannot read the guest's log: {error}") from error
-        return parse_logs(answer, after)
+        return parse_logs(await self._control("GET", url, control_token), after)
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def _control(self, method: str, url: str, control_token: str) -> bytes:
+        try:
+            async with asyncio.timeout(limits.GUEST_CALL_DEADLINE_S):
+                return await self._call(method, url, {"X-Warren-Control": control_token}, None)
+        except TimeoutError:
+            raise Timeout(f"cannot get an answer from the guest at {url}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"cannot use the guest: {error}") from error
 
     async def _call(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> bytes:
         if self._session is None:
@@ -109,7 +115,7 @@ def _entry(raw: Any) -> tuple[int, LogEntry] | None:
 
 def _init_body(identity: GuestIdentity) -> dict[str, Any]:
     return {
-        "envVars": dict(identity.envs),
+        "envVars": None if identity.envs is None else dict(identity.envs),
         "accessToken": identity.access_token,
         "timestamp": datetime.now(UTC).isoformat(),
         "defaultUser": identity.default_user,
@@ -120,6 +126,8 @@ def _init_body(identity: GuestIdentity) -> dict[str, Any]:
         "hostname": identity.hostname,
         "machineID": identity.machine_id,
         "dnsServers": list(identity.dns_servers),
+        "isCopy": identity.is_copy,
+        "recallsEnvs": identity.recalls_envs,
     }
 
 

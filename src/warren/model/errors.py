@@ -11,9 +11,13 @@ WarrenError
 ├── NotFound                   not_found                   not there, or not yours: one and the same
 │   ├── SandboxNotFound        sandbox_not_found
 │   ├── TemplateNotFound       template_not_found
+│   ├── CheckpointNotFound     checkpoint_not_found
 │   └── KeyNotFound            key_not_found
 ├── Conflict                   conflict                    the state does not allow it now
 │   ├── SandboxChanging        sandbox_changing
+│   ├── SandboxPaused          sandbox_paused
+│   ├── CheckpointUnusable     checkpoint_unusable
+│   ├── GuestSilentAtPause     sandbox_snapshot_guest_agent_unresponsive
 │   ├── IdempotencyInFlight    idempotency_in_flight
 │   └── AlreadyExists          already_exists
 ├── IdempotencyMismatch        idempotency_mismatch        same key, another body
@@ -21,6 +25,8 @@ WarrenError
 ├── NotSupported               not_supported               known to the contract, not to this server
 ├── Unavailable                unavailable                 try again later
 │   ├── NoCapacity             sandbox_capacity_unavailable
+│   ├── NoSpace                no_space
+│   ├── GuestSilent            guest_silent
 │   └── Busy                   busy
 ├── Timeout                    timeout                     a deadline passed
 │   └── PlacementTimeout       sandbox_placement_timeout
@@ -109,6 +115,12 @@ class TemplateNotFound(NotFound):
     code = "template_not_found"
 
 
+class CheckpointNotFound(NotFound):
+    """cannot start from that checkpoint: it is not on this machine's disk any more"""
+
+    code = "checkpoint_not_found"
+
+
 class KeyNotFound(NotFound):
     """cannot find that API key"""
 
@@ -125,6 +137,24 @@ class SandboxChanging(Conflict):
     """cannot do that while the sandbox is changing state; try again in a moment"""
 
     code = "sandbox_changing"
+
+
+class SandboxPaused(Conflict):
+    """cannot do that with a paused sandbox; resume it first"""
+
+    code = "sandbox_paused"
+
+
+class CheckpointUnusable(Conflict):
+    """cannot restore the memory of this checkpoint; start from its files alone (memory: false)"""
+
+    code = "checkpoint_unusable"
+
+
+class GuestSilentAtPause(Conflict):
+    """cannot restore the memory of a sandbox whose guest did not answer when it was paused"""
+
+    code = "sandbox_snapshot_guest_agent_unresponsive"
 
 
 class IdempotencyInFlight(Conflict):
@@ -167,6 +197,18 @@ class NoCapacity(Unavailable):
     """cannot place another sandbox on this machine; kill some, or try again later"""
 
     code = "sandbox_capacity_unavailable"
+
+
+class NoSpace(Unavailable):
+    """cannot keep that: the disk of the state folder is full; free some and try again"""
+
+    code = "no_space"
+
+
+class GuestSilent(Unavailable):
+    """cannot pause the sandbox: its guest does not answer; it goes on running"""
+
+    code = "guest_silent"
 
 
 class Busy(Unavailable):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from warren.model import limits
+from warren.model.pause import Lifecycle, Pause, PauseKind
 from warren.model.policy import NetworkPolicy
 
 SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
@@ -18,22 +19,30 @@ class State(enum.StrEnum):
 
     CREATING = "creating"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RESUMING = "resuming"
     KILLING = "killing"
     GONE = "gone"
 
     @property
     def is_live(self) -> bool:
-        """Whether processes may exist."""
+        """Whether there is something to lose: processes, or what is kept of them."""
         return self is not State.GONE
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether its owner sees it as paused: it takes no traffic, and can be resumed now or in a moment."""
+        return self in (State.PAUSING, State.PAUSED, State.RESUMING)
 
     @property
     def is_visible(self) -> bool:
         """Whether lists and look-ups show it."""
-        return self is State.RUNNING
+        return self is State.RUNNING or self.is_asleep
 
     @property
     def can_kill(self) -> bool:
-        return self in (State.CREATING, State.RUNNING)
+        return State.KILLING in TRANSITIONS[self]
 
 
 class Desired(enum.StrEnum):
@@ -45,11 +54,16 @@ class Desired(enum.StrEnum):
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CREATING: frozenset({State.RUNNING, State.KILLING, State.GONE}),
-    State.RUNNING: frozenset({State.KILLING, State.GONE}),
+    State.RUNNING: frozenset({State.PAUSING, State.KILLING, State.GONE}),
+    State.PAUSING: frozenset({State.RUNNING, State.PAUSED, State.KILLING, State.GONE}),
+    State.PAUSED: frozenset({State.RESUMING, State.KILLING, State.GONE}),
+    State.RESUMING: frozenset({State.RUNNING, State.PAUSED, State.KILLING, State.GONE}),
     State.KILLING: frozenset({State.GONE}),
     State.GONE: frozenset(),
 }
-"""The one table: from each state to those that may follow it. GONE after RUNNING is a death nobody asked for."""
+"""The one table: from each state to those that may follow it. GONE after RUNNING is a death nobody asked for;
+back from PAUSING or RESUMING goes what could not be finished.
+"""
 
 
 class EndReason(enum.StrEnum):
@@ -77,6 +91,8 @@ class Resources:
 class Sandbox:
     """One sandbox. `envs` are not part of it: they go to the guest and are never stored.
 
+    `digest`, `default_user` and `default_workdir` are its template's as it was at the start: a resume finds the same
+    root file system, whatever became of the template. `pause` is set while it sleeps.
     server_id: the server whose engine has it; no other one starts, watches or ends it.
     """
 
@@ -92,12 +108,24 @@ class Sandbox:
     started_at: datetime
     expires_at: datetime
     timeout_s: int
+    digest: str = ""
+    default_user: str = "user"
+    default_workdir: str = "/home/user"
     secured: bool = True
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    pause: Pause | None = None
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     end_reason: EndReason | None = None
     ended_at: datetime | None = None
     server_id: str = ""
+
+    @property
+    def holds_place(self) -> bool:
+        """Whether it counts among the project's sandboxes at once. One that sleeps on disk does not."""
+        if self.state is State.PAUSED:
+            return self.pause is not None and self.pause.kind is PauseKind.FROZEN
+        return self.state.is_live
 
     def extended_to(self, now: datetime, timeout_s: int) -> datetime:
         """The deadline after a connect or refresh for `timeout_s` seconds: it is never moved nearer."""

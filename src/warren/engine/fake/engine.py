@@ -1,12 +1,25 @@
 """Sandboxes that exist only as rows of a table (`warren.contracts.engine.Engine`)."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from warren.contracts.engine import Placement, SandboxSpec
-from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoCapacity, SandboxNotFound, Unavailable
+from warren.contracts.engine import Checkpoint, Placement, Restore, SandboxSpec
+from warren.model.errors import (
+    AlreadyExists,
+    BadRequest,
+    CheckpointNotFound,
+    CheckpointUnusable,
+    EngineFailed,
+    NoCapacity,
+    NoSpace,
+    NotSupported,
+    SandboxNotFound,
+    Unavailable,
+)
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
+from warren.model.snapshot import SnapshotKind
 
 MIB = 1024 * 1024
 DEFAULT_SLOTS = 1000
@@ -14,12 +27,13 @@ DEFAULT_SLOTS = 1000
 
 @dataclass
 class FakeSandbox:
-    """`gone` is set when its PID 1 has ended."""
+    """`gone` is set when its PID 1 has ended; `is_still` while it is frozen or held."""
 
     spec: SandboxSpec
     placement: Placement
     egress: EgressPolicy
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    is_still: bool = False
 
 
 @dataclass
@@ -28,11 +42,17 @@ class FakeMachine:
 
     slots: int = DEFAULT_SLOTS
     sandboxes: dict[str, FakeSandbox] = field(default_factory=dict[str, FakeSandbox])
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict[str, Checkpoint])
+    build: str = "fake-1"
+    is_full: bool = False
     owner: "FakeEngine | None" = None
 
 
 class FakeEngine:
-    """`address` is where every sandbox claims to be; `kill_guest` makes one die; `fail_next` makes a create fail."""
+    """`address` is where every sandbox claims to be; `kill_guest` makes one die; `fail_next` makes a create fail.
+
+    `crun` keeps no memory; any other name does.
+    """
 
     def __init__(
         self,
@@ -69,6 +89,8 @@ class FakeEngine:
         if len(self.machine.sandboxes) >= self.machine.slots:
             raise NoCapacity
         await asyncio.sleep(0)
+        if spec.restore is not None:
+            self._check(spec.restore)
         if not spec.image.path:
             raise EngineFailed(f"cannot run sandbox {spec.id}: its image has no path")
         if self.fail_next is not None:
@@ -107,6 +129,45 @@ class FakeEngine:
     async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
         self._live(sandbox_id).egress = egress
 
+    def keeps_memory(self, runtime: str) -> bool:
+        return runtime != "crun"
+
+    async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+        sandbox = self._live(sandbox_id)
+        runtime = sandbox.spec.runtime
+        with_memory = kind is SnapshotKind.MEMORY
+        if with_memory and not self.keeps_memory(runtime):
+            raise NotSupported(f"cannot keep the memory of a sandbox under {runtime}; pause it with memory: false")
+        if checkpoint_id in self.machine.checkpoints:
+            raise AlreadyExists(f"cannot write checkpoint {checkpoint_id}: that id is in use")
+        if self.machine.is_full:
+            raise NoSpace
+        await asyncio.sleep(0)
+        self._live(sandbox_id).is_still = hold
+        build = self.machine.build if with_memory else ""
+        made = Checkpoint(checkpoint_id, sandbox_id, runtime, kind, MIB, build)
+        self.machine.checkpoints[checkpoint_id] = made
+        return made
+
+    async def checkpoints(self) -> Sequence[Checkpoint]:
+        return list(self.machine.checkpoints.values())
+
+    async def forget(self, checkpoint_id: str) -> None:
+        self.machine.checkpoints.pop(checkpoint_id, None)
+
+    async def freeze(self, sandbox_id: str) -> None:
+        self._live(sandbox_id).is_still = True
+
+    async def thaw(self, sandbox_id: str) -> None:
+        self._live(sandbox_id).is_still = False
+
+    async def reclaim(self, sandbox_id: str) -> int:
+        return MIB if self._live(sandbox_id).is_still else 0
+
+    def is_still(self, sandbox_id: str) -> bool:
+        """Whether a sandbox is frozen or held."""
+        return self._live(sandbox_id).is_still
+
     def egress(self, sandbox_id: str) -> EgressPolicy:
         """What a test compares after `set_egress`."""
         return self._live(sandbox_id).egress
@@ -120,3 +181,16 @@ class FakeEngine:
         if sandbox is None or sandbox.gone.is_set():
             raise SandboxNotFound.of(sandbox_id)
         return sandbox
+
+    def _check(self, restore: Restore) -> None:
+        checkpoint = self.machine.checkpoints.get(restore.checkpoint_id)
+        if checkpoint is None:
+            raise CheckpointNotFound
+        if restore.kind is SnapshotKind.FILESYSTEM:
+            return
+        if checkpoint.kind is SnapshotKind.FILESYSTEM:
+            raise CheckpointUnusable("cannot restore memory: this checkpoint has files alone (memory: false)")
+        if checkpoint.build != self.machine.build:
+            raise CheckpointUnusable(
+                f"cannot restore memory of {checkpoint.build}: this server has {self.machine.build}"
+            )

@@ -1,11 +1,12 @@
 """The engine of this machine (`warren.contracts.engine.Engine`)."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
-from warren.contracts.engine import Placement, SandboxSpec
+from warren.contracts.engine import Checkpoint, Placement, SandboxSpec
 from warren.engine.oci import firewall, forwarding
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group
 from warren.engine.oci.box import Box, new_record
@@ -21,10 +22,11 @@ from warren.engine.oci.runsc import Runsc
 from warren.engine.oci.runtime import Runtime
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
-from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, SandboxNotFound
+from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NotSupported, SandboxNotFound
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.sandbox import SANDBOX_ID
+from warren.model.snapshot import SnapshotKind
 from warren.settings import Settings
 
 RUNTIME_NAMES = ("runsc", "crun")
@@ -244,3 +246,24 @@ class OciEngine:
         allow, deny = tuple(map(str, egress.allow)), tuple(map(str, egress.deny))
         box.record = replace(box.record, allow=allow, deny=deny)
         box.record.write(box.folder)
+
+    def keeps_memory(self, runtime: str) -> bool:
+        return False
+
+    async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+        raise NotSupported(f"cannot checkpoint sandbox {sandbox_id}: this engine does not do it yet")
+
+    async def checkpoints(self) -> Sequence[Checkpoint]:
+        return []
+
+    async def forget(self, checkpoint_id: str) -> None:
+        return None
+
+    async def freeze(self, sandbox_id: str) -> None:
+        raise NotSupported(f"cannot freeze sandbox {sandbox_id}: this engine does not do it yet")
+
+    async def thaw(self, sandbox_id: str) -> None:
+        raise NotSupported(f"cannot thaw sandbox {sandbox_id}: this engine does not do it yet")
+
+    async def reclaim(self, sandbox_id: str) -> int:
+        raise NotSupported(f"cannot reclaim memory of sandbox {sandbox_id}: this engine does not do it yet")
