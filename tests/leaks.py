@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from warren.engine.oci.uids import FOLDER
+
 Traces = Mapping[str, frozenset[str]]
 
 
@@ -38,7 +40,9 @@ def _is_ours(name: str, bridge: str | None) -> bool:
 
 def _run(bridge: str | None) -> frozenset[str]:
     root = Path("/run/warren", bridge or "")
-    return frozenset(str(path) for path in root.rglob("*")) if root.exists() else frozenset()
+    claims = root.parent / FOLDER if bridge else root / FOLDER
+    mine = {f"uids {path}" for path in claims.glob("*") if bridge is None or os.readlink(path).startswith(f"{bridge}/")}
+    return frozenset(str(path) for path in root.rglob("*") if claims not in (path, path.parent)) | mine
 
 
 def _output(*argv: str) -> list[str]:

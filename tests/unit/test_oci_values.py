@@ -14,7 +14,7 @@ from warren.engine.oci.cgroup import CgroupUsage
 from warren.engine.oci.meminfo import FILE_BYTES, meminfo
 from warren.engine.oci.process import ProcessId
 from warren.engine.oci.record import Record
-from warren.engine.oci.slot import UID_BASE, UIDS_PER_SLOT, SlotPlan
+from warren.engine.oci.slot import SlotPlan
 from warren.model.errors import BadRequest
 from warren.model.policy import ALL_TRAFFIC, CLOSED_BY_DEFAULT, EgressPolicy
 from warren.model.sandbox import Resources
@@ -37,13 +37,12 @@ def test_a_slot_is_derived_from_its_index() -> None:
     assert str(SLOT.address) == "198.18.0.5"
     assert SLOT.mac == "02:57:c6:12:00:05"
     assert (SLOT.host_interface, SLOT.netns.name) == ("warren0.3", "3")
-    assert SLOT.uid_base == UID_BASE + 3 * UIDS_PER_SLOT
 
 
 def test_no_two_slots_share_anything_and_none_is_the_bridge() -> None:
     slots = [PLAN.slot(index) for index in PLAN.indexes()]
     assert len(slots) == 253
-    for name in ("address", "mac", "host_interface", "netns", "uid_base"):
+    for name in ("address", "mac", "host_interface", "netns"):
         assert len({getattr(slot, name) for slot in slots}) == len(slots)
     assert PLAN.gateway not in {slot.address for slot in slots}
     assert all(slot.address in PLAN.network and slot.address != PLAN.network[-1] for slot in slots)
@@ -197,4 +196,6 @@ def _runsc() -> dict:  # type: ignore[type-arg]
 
 
 def _crun(own_cgroup: bool = True) -> dict:  # type: ignore[type-arg]
-    return json.loads(json.dumps(bundle.crun_bundle(SPEC, SLOT, PATHS, 20_000, own_cgroup=own_cgroup)))
+    return json.loads(
+        json.dumps(bundle.crun_bundle(SPEC, SLOT, PATHS, uid_base=1_196_608, open_files=20_000, own_cgroup=own_cgroup))
+    )

@@ -16,6 +16,7 @@ from warren.engine.oci.process import ProcessId, boot_id, kill, wait_over
 from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime
 from warren.engine.oci.slot import SlotPlan
+from warren.engine.oci.uids import UidRanges
 from warren.model import limits
 from warren.model.errors import EngineFailed
 
@@ -32,7 +33,8 @@ def forget_other_boots(places: Places) -> None:
 
 
 def clear_run(places: Places) -> None:
-    """Remove the run folder with the namespace files that are mounted in it."""
+    """Remove the run folder with the namespace files that are mounted in it, and give its uids back."""
+    UidRanges(places.run.parent, places.run.name).release()
     for folder in (places.netns, places.runsc_shared, places.runsc_root):
         with contextlib.suppress(FileNotFoundError):
             for path in folder.iterdir():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from warren.contracts.engine import SandboxSpec
 from warren.engine.oci.seccomp import profile
-from warren.engine.oci.slot import UIDS_PER_SLOT, Slot
+from warren.engine.oci.slot import Slot
+from warren.engine.oci.uids import UIDS_PER_SLOT
 from warren.model import limits
 
 OCI_VERSION = "1.0.2"
@@ -120,12 +121,14 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
     )
 
 
-def crun_bundle(spec: SandboxSpec, slot: Slot, paths: Paths, open_files: int, *, own_cgroup: bool) -> Json:
+def crun_bundle(
+    spec: SandboxSpec, slot: Slot, paths: Paths, *, uid_base: int, open_files: int, own_cgroup: bool
+) -> Json:
     """The host's kernel, so the profile is ours: a user namespace, seccomp, a device list.
 
     own_cgroup: crun is started inside a finished cgroup (confine.py) and has nothing to make or to limit.
     """
-    mapping = [{"containerID": 0, "hostID": slot.uid_base, "size": UIDS_PER_SLOT}]
+    mapping = [{"containerID": 0, "hostID": uid_base, "size": UIDS_PER_SLOT}]
     return _bundle(
         spec,
         paths,

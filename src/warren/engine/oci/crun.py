@@ -21,6 +21,7 @@ from warren.engine.oci.record import Record
 from warren.engine.oci.rootfs import Layers, enter_private_mounts, mount_root, show
 from warren.engine.oci.slot import Slot
 from warren.engine.oci.threads import in_passing_thread
+from warren.engine.oci.uids import UidRanges
 from warren.engine.oci.userns import UserNamespaces
 from warren.model import limits
 from warren.model.errors import EngineFailed
@@ -41,7 +42,8 @@ class Crun:
         self._cgroups = cgroups
         self._blanks = Blanks(places.blanks)
         self._images = Images()
-        self._namespaces = UserNamespaces()
+        self._uids = UidRanges(places.run.parent, places.run.name)
+        self._namespaces = UserNamespaces(self._uids)
         self._cgroup_manager = "cgroupfs" if cgroups.is_v2 else "disabled"
         # No capability to go above the hard limit that this process itself was given.
         self._open_files = min(limits.MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -52,7 +54,7 @@ class Crun:
         folder.chmod(0o711)
         layer = self._places.layers / f"{spec.id}.ext4"
         self._blanks.copy(spec.resources.disk_mb, layer)
-        layers = Layers(self._images.device(spec.image.path), layer, self._namespaces.of(slot), slot.uid_base)
+        layers = Layers(self._images.device(spec.image.path), layer, self._namespaces.of(slot), self._uids.base(slot))
         paths = Paths(
             root=folder / "root",
             guest_dir=folder / "guest",
@@ -68,7 +70,14 @@ class Crun:
         return int((folder / "pid").read_text())
 
     def _bundle(self, spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
-        return crun_bundle(spec, slot, paths, self._open_files, own_cgroup=not self._cgroups.is_v2)
+        return crun_bundle(
+            spec,
+            slot,
+            paths,
+            uid_base=self._uids.base(slot),
+            open_files=self._open_files,
+            own_cgroup=not self._cgroups.is_v2,
+        )
 
     def _run(self, spec: SandboxSpec, layers: Layers, folder: Path) -> None:
         try:

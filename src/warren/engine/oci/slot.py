@@ -1,4 +1,4 @@
-"""A slot: one network namespace, one address and one range of host uids, all derived from one index."""
+"""A slot: one network namespace and one address, both derived from one index."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,10 +7,6 @@ from pathlib import Path
 
 from warren.model.errors import BadRequest
 
-UID_BASE = 1_000_000
-"""First host uid of the first slot; above those of ordinary and of dynamic system users."""
-UIDS_PER_SLOT = 65_536
-"""A sandbox sees uids 0 to 65535, as any image expects."""
 BRIDGE_NAME_MAX = 9
 """Characters: with a dot and five digits the interface's name still fits into the kernel's 15."""
 RESERVED_ADDRESSES = 3
@@ -29,10 +25,6 @@ class Slot:
     gateway_mac: str
     host_interface: str
     netns: Path
-
-    @property
-    def uid_base(self) -> int:
-        return UID_BASE + self.index * UIDS_PER_SLOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 from warren.engine.oci.command import MINIMAL_ENVIRONMENT
-from warren.engine.oci.slot import UIDS_PER_SLOT, Slot
+from warren.engine.oci.slot import Slot
+from warren.engine.oci.uids import UIDS_PER_SLOT, UidRanges
 from warren.model.errors import EngineFailed
 
 START_DEADLINE_S = 5.0
@@ -17,7 +18,8 @@ START_DEADLINE_S = 5.0
 class UserNamespaces:
     """One for each slot that was asked for, held as a descriptor until `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: UidRanges) -> None:
+        self._ranges = ranges
         self._held: dict[int, int] = {}
         self._lock = threading.Lock()
 
@@ -25,7 +27,7 @@ class UserNamespaces:
         """The descriptor of the namespace with the slot's mapping; it stays this object's own."""
         with self._lock:
             if slot.index not in self._held:
-                self._held[slot.index] = _make(slot.uid_base)
+                self._held[slot.index] = _make(self._ranges.base(slot))
             return self._held[slot.index]
 
     def close(self) -> None:
