@@ -25,13 +25,17 @@ def _serve(settings: Settings) -> None:
 
 def _prepare(settings: Settings) -> LocalAccess:
     from warren.telemetry.logs import configure
-    from warren.wiring import local_key, opened_store, tls_files
+    from warren.wiring import find_local_key, make_local_key, opened_audit, opened_store, tls_files
 
     configure("warning", json=False)  # stdout is for what a shell evaluates
 
     async def key() -> str:
         async with opened_store(settings) as store:
-            return await local_key(settings, store)
+            found = await find_local_key(settings, store)
+            if found is not None:
+                return found
+            async with opened_audit(settings) as audit:
+                return await make_local_key(settings, store, audit)
 
     return LocalAccess(api_key=asyncio.run(key()), ca_bundle=tls_files(settings).bundle)
 

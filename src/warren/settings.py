@@ -25,6 +25,7 @@ class Settings:
     the prefix of all interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
     server_name: what the servers that share a database call this one. pool_slots: network slots prepared ahead.
     max_slots: sandboxes at once on this machine.
+    audit_required: refuse every change while the audit log cannot be written.
     """
 
     state_dir: Path = DEFAULT_STATE_DIR
@@ -47,6 +48,7 @@ class Settings:
     max_slots: int = 1000
     log_level: str = "info"
     log_json: bool = False
+    audit_required: bool = True
 
     @property
     def public_domain(self) -> str:
@@ -60,6 +62,10 @@ class Settings:
     @property
     def tls_dir(self) -> Path:
         return self.state_dir / "tls"
+
+    @property
+    def audit_dir(self) -> Path:
+        return self.state_dir / "audit"
 
     @property
     def database(self) -> str:

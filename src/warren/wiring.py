@@ -13,8 +13,13 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from warren import __version__
 from warren.api.app import create_app
 from warren.api.context import Context
+from warren.audit.chain import Chain
+from warren.audit.folder import AuditFolder
+from warren.audit.log import AuditLog
+from warren.contracts.audit import Audit
 from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
@@ -34,6 +39,7 @@ from warren.engine.oci.engine import OciEngine
 from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
+from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unauthenticated, Unavailable
 from warren.model.server import Server
 from warren.settings import Settings
@@ -59,13 +65,15 @@ class Control:
     meters: Meters
 
 
-def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work) -> Control:
+def build_control(
+    settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work, *, audit: Audit
+) -> Control:
     clock, ids, meters = SystemClock(), SystemIds(), Meters()
     server_id = load_server_id(settings.state_dir)
     tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
     live = LiveSandboxes(tokens, meters)
     images = TemplateFiles(settings.templates_dir)
-    ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work, meters=meters)
+    ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work, meters=meters, audit=audit)
     supervision = Supervision(
         server_id=server_id, engine=engine, store=store, clock=clock, live=live, ending=ending, work=work
     )
@@ -85,6 +93,7 @@ def build_control(settings: Settings, engine: Engine, guest: Guest, store: Store
         keys=Keys(store=store, clock=clock, ids=ids),
         domain=settings.public_domain,
         meters=meters,
+        audit=audit,
     )
     return Control(
         server_id=server_id,
@@ -114,17 +123,37 @@ async def opened_store(settings: Settings) -> AsyncGenerator[Store]:
         await store.close()
 
 
-async def local_key(settings: Settings, store: Store) -> str:
-    """The key of this machine's root: the one in the file if it is in force, else a new one."""
-    keys = Keys(store=store, clock=SystemClock(), ids=SystemIds())
+@asynccontextmanager
+async def opened_audit(settings: Settings) -> AsyncGenerator[AuditLog]:
+    """Raises AuditUnavailable when another server writes to it, or somebody tampered with it."""
+    clock = SystemClock()
+    chain = Chain(AuditFolder(settings.audit_dir), clock.now())
+    audit = AuditLog(chain, clock, must_write=settings.audit_required)
+    try:
+        yield audit
+    finally:
+        await audit.close()
+
+
+async def find_local_key(settings: Settings, store: Store) -> str | None:
+    """The key of this machine's root, if it is in force."""
     file = settings.state_dir / LOCAL_KEY
-    if file.exists():
-        secret = file.read_text().strip()
-        with contextlib.suppress(Unauthenticated):
-            await keys.authenticate(secret)
-            return secret
-    _, secret = await keys.create(await keys.default_project(), "local")
-    _write_private(file, secret + "\n")
+    if not file.exists():
+        return None
+    secret = file.read_text().strip()
+    try:
+        await Keys(store=store, clock=SystemClock(), ids=SystemIds()).authenticate(secret)
+    except Unauthenticated:
+        return None
+    return secret
+
+
+async def make_local_key(settings: Settings, store: Store, audit: Audit) -> str:
+    keys = Keys(store=store, clock=SystemClock(), ids=SystemIds())
+    project = await keys.default_project()
+    key, secret = await keys.create(project, "local")
+    audit.note(Event(Kind.KEY_CREATE, Outcome.ALLOWED, "local_key", f"key:{key.id}", project.id))
+    _write_private(settings.state_dir / LOCAL_KEY, secret + "\n")
     return secret
 
 
@@ -152,9 +181,14 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(engine.close)
         store = await stack.enter_async_context(opened_store(settings))
         stack.push_async_callback(guest.close)
-        await local_key(settings, store)
+        audit = await stack.enter_async_context(opened_audit(settings))
+        audit.note(Event(Kind.SERVER_START, Outcome.OBSERVED, details={"version": __version__}))
+        stack.callback(audit.note, Event(Kind.SERVER_STOP, Outcome.OBSERVED))
+        if await find_local_key(settings, store) is None:
+            await make_local_key(settings, store, audit)
         work = await stack.enter_async_context(Work())
-        control = build_control(settings, engine, guest, store, work)
+        work.spawn(audit.run(), "audit")
+        control = build_control(settings, engine, guest, store, work, audit=audit)
         await control.context.templates.register_built_in(settings.cache_dir / "templates")
         await store.register_server(Server(control.server_id, settings.server, SystemClock().now()))
         await control.supervision.adopt()
@@ -169,6 +203,7 @@ async def serve(settings: Settings) -> None:
             domain=settings.domain,
             api_port=settings.api_port,
             meters=control.meters,
+            audit=audit,
         )
         await gateway.start()
         stack.push_async_callback(gateway.stop)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 from aiohttp import web
 
+from warren.audit.memory import MemoryAudit
 from warren.contracts.routing import Route
 from warren.gateway.certificates import TlsFiles
 from warren.gateway.links import abort
@@ -58,6 +59,7 @@ class Rig:
     routes: FakeRoutes
     stack: AsyncExitStack
     meters: Meters
+    audit: MemoryAudit
     client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=DEADLINE))
 
     @property
@@ -125,12 +127,20 @@ class RawClient:
 
 @asynccontextmanager
 async def running_gateway(api_port: int = 1, tls: TlsFiles | None = None) -> AsyncIterator[Rig]:
-    routes, meters = FakeRoutes(), Meters()
+    routes, meters, audit = FakeRoutes(), Meters(), MemoryAudit()
     gateway = Gateway(
-        routes, host="127.0.0.1", port=0, tls=tls, tls_port=0, domain=DOMAIN, api_port=api_port, meters=meters
+        routes,
+        host="127.0.0.1",
+        port=0,
+        tls=tls,
+        tls_port=0,
+        domain=DOMAIN,
+        api_port=api_port,
+        meters=meters,
+        audit=audit,
     )
     async with AsyncExitStack() as stack:
-        rig = Rig(gateway, routes, stack, meters)
+        rig = Rig(gateway, routes, stack, meters, audit)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         stack.push_async_callback(rig.client.aclose)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, read_head, running_gateway, to
 from warren.model import limits
+from warren.model.audit import Kind
 
 pytestmark = pytest.mark.anyio
 
@@ -253,6 +254,11 @@ async def test_a_private_port_wants_its_token_and_keeps_it_from_the_service(rig:
     assert tried["wrong"].json()["code"] == 403
     assert "e2b-traffic-access-token" not in tried["right"].json()["headers"]
     assert (await rig.client.get(rig.url, headers=to("abc"))).status_code == 200
+    noted = [(event.kind, event.rule, event.subject) for event in rig.audit.events]
+    assert noted == [
+        (Kind.TRAFFIC_REFUSED, f"{what}_traffic_access_token", "sandbox:abc") for what in ("missing", "invalid")
+    ]
+    assert "wrong" not in repr(rig.audit.events)
 
 
 @pytest.mark.parametrize("path", ["/init", "//init", "/x/%2e%2e/init", "/%69nit", "/warren/tunnel?port=1", "/FREEZE;a"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from warren.api.app import create_app
+from warren.audit.memory import MemoryAudit
 from warren.control.keys import Keys
 from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
@@ -40,6 +41,7 @@ class ApiServer:
     store: MemoryStore
     project: Project
     key: str
+    audit: MemoryAudit
 
     async def other_project(self, **limits: int) -> dict[str, str]:
         """Headers of a key of another project."""
@@ -56,12 +58,12 @@ class ApiServer:
 
 @asynccontextmanager
 async def api_server(state: Path) -> AsyncGenerator[ApiServer]:
-    engine, guest, store = FakeEngine(), FakeGuest(), MemoryStore()
+    engine, guest, store, audit = FakeEngine(), FakeGuest(), MemoryStore(), MemoryAudit()
     await engine.open()
     await store.open()
     await store.put_template(BASE)
     async with Work() as work:
-        control = build_control(Settings(state_dir=state), engine, guest, store, work)
+        control = build_control(Settings(state_dir=state), engine, guest, store, work, audit=audit)
         work.spawn(control.supervision.run(), "supervision")
         keys: Keys = control.context.keys
         project = await keys.default_project()
@@ -70,4 +72,4 @@ async def api_server(state: Path) -> AsyncGenerator[ApiServer]:
         async with httpx.AsyncClient(
             transport=transport, base_url="http://warren", headers={"X-API-KEY": secret}
         ) as client:
-            yield ApiServer(client, control, engine, guest, store, project, secret)
+            yield ApiServer(client, control, engine, guest, store, project, secret, audit)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.api_server import BASE
 from tests.unit.waiting import eventually
+from warren.audit.memory import MemoryAudit
 from warren.contracts.engine import SandboxSpec
 from warren.control.sandbox_start import StartRequest
 from warren.control.work import Work
@@ -36,7 +37,9 @@ class Machine:
     async def server(self) -> AsyncGenerator[Control]:
         await self.engine.open()
         async with Work() as work:
-            control = build_control(Settings(state_dir=self.state), self.engine, FakeGuest(), self.store, work)
+            control = build_control(
+                Settings(state_dir=self.state), self.engine, FakeGuest(), self.store, work, audit=MemoryAudit()
+            )
             await control.supervision.adopt()
             work.spawn(control.supervision.run(), "supervision")
             yield control

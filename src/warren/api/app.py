@@ -5,6 +5,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from warren import __version__
 from warren.api import error_mapping
+from warren.api.audit_trail import AuditTrail
 from warren.api.body_limit import BodyLimit
 from warren.api.context import Context
 from warren.api.request_meter import RequestMeter
@@ -32,5 +33,6 @@ def create_app(context: Context) -> FastAPI:
         allow_headers=["*"],
         expose_headers=["x-next-token", "X-Total-Running"],
     )
+    app.add_middleware(AuditTrail, audit=context.audit)
     app.add_middleware(RequestMeter, meters=context.meters)  # last, so outermost: it sees what the others answer
     return app

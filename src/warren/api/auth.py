@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from warren.api import trail
 from warren.api.context import context
 from warren.model.errors import Unauthenticated
 from warren.model.project import ApiKey, Project
@@ -23,6 +24,7 @@ async def caller(request: Request) -> Caller:
     if not secret:
         raise Unauthenticated("authorization header is missing: send your API key in X-API-KEY")
     key, project = await context(request).keys.authenticate(secret)
+    trail.act_for(request, project.id, key.id)
     return Caller(key, project, secret)
 
 

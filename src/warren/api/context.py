@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from warren.contracts.audit import Audit
 from warren.control.keys import Keys
 from warren.control.observation import Observations
 from warren.control.sandboxes import Sandboxes
@@ -21,6 +22,7 @@ class Context:
     keys: Keys
     domain: str
     meters: Meters
+    audit: Audit
 
 
 def context(request: Request) -> Context:

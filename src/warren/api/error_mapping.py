@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from warren.api import trail
 from warren.model import errors
 
 log = structlog.get_logger(__name__)
@@ -55,9 +56,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-async def _warren_error(_: Request, error: Exception) -> JSONResponse:
+async def _warren_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, errors.WarrenError):
         raise error
+    trail.decided_by(request, error.code)
     status = status_of(type(error))
     if status >= 500 and status != 501:
         log.error("request failed", status=status, code=error.code, error=error.message)

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from warren.api import encoding
+from warren.api import encoding, trail
 from warren.api.context import context
 from warren.api.sandboxes import Who
 from warren.api.schemas import KeyName
@@ -27,6 +27,7 @@ async def list_keys(request: Request, who: Who) -> list[dict[str, Any]]:
 async def create_key(request: Request, who: Who, body: KeyName) -> dict[str, Any]:
     """The only answer that ever holds `key`."""
     key, secret = await context(request).keys.create(who.project, body.name)
+    trail.about(request, "key", key.id)
     return {**encoding.key_out(key), "key": secret}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import StringConstraints
 
-from warren.api import encoding
+from warren.api import encoding, trail
 from warren.api.auth import Caller, caller
 from warren.api.context import context
 from warren.api.schemas import (
@@ -62,6 +62,7 @@ async def _create(request: Request, project: Project, body: NewSandbox, key: str
     else:
         canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
         admission = await use.sandboxes.create_once(project, wanted, key, canonical)
+    trail.about(request, "sandbox", admission.sandbox.id)
     return encoding.sandbox_out(admission, use.domain)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 import click
 
 from warren import __version__
-from warren.cli import about, keys, sandbox_logs, sandbox_run, sandboxes, templates
+from warren.cli import about, audit, keys, sandbox_logs, sandbox_run, sandboxes, templates
 from warren.cli.machine import Machine
 from warren.model.errors import BadRequest, WarrenError
 
@@ -37,6 +37,7 @@ def serve(machine: Machine) -> None:
 
 for command in (
     about.doctor,
+    audit.audit,
     keys.key,
     sandboxes.sandbox,
     templates.template,

@@ -6,11 +6,13 @@ from typing import Any
 
 import structlog
 
+from warren.contracts.audit import Audit
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.work import Work
+from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import WarrenError
 from warren.model.observation import Level, LogEntry
 from warren.model.sandbox import EndReason, State
@@ -24,10 +26,18 @@ _RETRY_PAUSE_S = 0.5
 
 class Ending:
     def __init__(
-        self, *, engine: Engine, store: Store, clock: Clock, live: LiveSandboxes, work: Work, meters: Meters
+        self,
+        *,
+        engine: Engine,
+        store: Store,
+        clock: Clock,
+        live: LiveSandboxes,
+        work: Work,
+        meters: Meters,
+        audit: Audit,
     ) -> None:
         self._engine, self._store, self._clock, self._live, self._work = engine, store, clock, live, work
-        self._meters = meters
+        self._meters, self._audit = meters, audit
         self._under_way: dict[str, asyncio.Future[bool]] = {}
 
     async def end(self, sandbox_id: str, reason: EndReason) -> bool:
@@ -78,3 +88,4 @@ class Ending:
                 await asyncio.sleep(_RETRY_PAUSE_S)
         if await self._store.mark_gone(sandbox_id, reason, self._clock.now()):
             self._meters.ends.labels(reason.value).inc()
+            self._audit.note(Event(Kind.SANDBOX_END, Outcome.OBSERVED, reason.value, f"sandbox:{sandbox_id}"))

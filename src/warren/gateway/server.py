@@ -6,6 +6,7 @@ import ssl
 import structlog
 from aiohttp import web
 
+from warren.contracts.audit import Audit
 from warren.contracts.engine import GUEST_PORT
 from warren.contracts.routing import Routes
 from warren.gateway import pages, tally
@@ -16,6 +17,7 @@ from warren.gateway.heads import Forwarding, MalformedHead, header_bytes
 from warren.gateway.links import Link, Links, Relay
 from warren.gateway.listener import ClientServer
 from warren.gateway.pages import Refusal
+from warren.gateway.refused import note_refusal
 from warren.gateway.relay_http import BadBody, BadUpstream, Exchange, Sent, relay_http
 from warren.gateway.tally import Tally
 from warren.model import limits
@@ -40,12 +42,14 @@ class Gateway:
         domain: str,
         api_port: int,
         meters: Meters,
+        audit: Audit,
     ) -> None:
         self.host, self.port, self.tls_port = host, port, tls_port
         self._routes = routes
         self._tls = tls
         self._domain = domain.lower()
         self._links = Links(api_port)
+        self._audit = audit
         self._tally = Tally(meters, self._links)
         self._clients: ClientServer | None = None
         self._listeners: list[asyncio.Server] = []
@@ -105,6 +109,7 @@ class Gateway:
         self._tally.ended(relay, outcome)
         if not isinstance(outcome, Refusal):
             return outcome
+        note_refusal(self._audit, outcome, request.remote)
         if relay.is_answered or relay.is_cut:
             relay.cut()
             return Sent(keep_alive=False)

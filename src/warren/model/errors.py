@@ -27,7 +27,8 @@ WarrenError
 │   ├── NoCapacity             sandbox_capacity_unavailable
 │   ├── NoSpace                no_space
 │   ├── GuestSilent            guest_silent
-│   └── Busy                   busy
+│   ├── Busy                   busy
+│   └── AuditUnavailable       audit_unavailable           no change without a record of it
 ├── Timeout                    timeout                     a deadline passed
 │   └── PlacementTimeout       sandbox_placement_timeout
 └── EngineFailed               sandbox_create_failed       the runtime or the guest broke its promise
@@ -215,6 +216,12 @@ class Busy(Unavailable):
     """cannot take more work at the moment; try again later"""
 
     code = "busy"
+
+
+class AuditUnavailable(Unavailable):
+    """cannot change anything now: the audit log cannot be written; see the server's log"""
+
+    code = "audit_unavailable"
 
 
 class Timeout(WarrenError):

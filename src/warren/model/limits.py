@@ -154,3 +154,31 @@ GATEWAY_CERTIFICATE_CHECK_S = 24 * 3600
 """Seconds between two looks at the certificate's end."""
 GATEWAY_SIGNED_PATH_MAX = 4096
 """Bytes of the path in a signed URL (PATH_MAX); it is hashed once for every live sandbox."""
+
+# --- the audit log -----------------------------------------------------------------------------------------
+AUDIT_FILE_BYTES = 16 * 1024 * 1024
+"""Bytes after which the next file begins; about 35,000 records."""
+AUDIT_FILES_KEPT = 64
+"""Files kept, so 1 GiB at most; the oldest go first, and the checkpoint says where the chain now begins."""
+AUDIT_QUEUE = 10_000
+"""Events waiting to be written; beyond that changes are refused and the rest is counted."""
+AUDIT_BATCH = 1000
+"""Records written at once."""
+AUDIT_SYNC_S = 0.25
+"""Seconds after which what was written is on the disk, and in the checkpoint: what a power cut can take."""
+AUDIT_RECORD_DEADLINE_S = 5.0
+"""Seconds an answer waits for its record; longer means a sick disk, and the next change is refused."""
+AUDIT_RETRY_S = 1.0
+"""Seconds between two tries to write while the disk refuses."""
+AUDIT_SUMMARY_S = 60.0
+"""Seconds over which repeated refusals are counted."""
+AUDIT_SUMMARY_FIRST = 20
+"""Refusals of one group that are written one by one before they are only counted."""
+AUDIT_SUMMARY_GROUPS = 1000
+"""Groups that are counted apart; what comes beyond shares one number."""
+AUDIT_TEXT_MAX = 256
+"""Characters of one text in a record."""
+AUDIT_DETAILS_MAX = 16
+"""Details of one record."""
+AUDIT_TORN_MAX = 200
+"""Characters of a torn line that its repair keeps, as they are after escaping."""

@@ -1,0 +1,1 @@
+"""The audit log on disk: written in the background, checked from outside."""
