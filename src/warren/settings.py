@@ -23,8 +23,10 @@ class Settings:
     host: what API and gateway listen on. domain: what `get_host()` of the clients is made of; its port is that of
     the TLS listener. network: the sandboxes' addresses; the first is the bridge. bridge: the interface's name, also
     the prefix of all interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
-    server_name: what the servers that share a database call this one. pool_slots: network slots prepared ahead.
-    max_slots: sandboxes at once on this machine.
+    server_name: what the servers that share a database call this one.
+    pool_slots: network slots prepared ahead. pool: spare sandboxes of built-in templates kept started, as
+    `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
+    kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
     audit_required: refuse every change while the audit log cannot be written.
     """
 
@@ -45,6 +47,9 @@ class Settings:
     bridge: str = "warren0"
     dns_servers: tuple[str, ...] = ("1.1.1.1", "8.8.8.8")
     pool_slots: int = 8
+    pool: tuple[str, ...] = ("base=2",)
+    pool_sandboxes: int = 8
+    pool_memory_mb: int = 8192
     max_slots: int = 1000
     log_level: str = "info"
     log_json: bool = False

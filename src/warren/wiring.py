@@ -24,13 +24,16 @@ from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.host_memory import is_memory_short
 from warren.control.identity import load_server_id
 from warren.control.keys import Keys
+from warren.control.launching import Launcher
 from warren.control.live import LiveSandboxes
 from warren.control.observation import Observations
 from warren.control.sandbox_end import Ending
 from warren.control.sandbox_start import Starting
 from warren.control.sandboxes import Sandboxes
+from warren.control.spares import Spares
 from warren.control.supervision import Supervision
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens, load_seed
@@ -41,6 +44,7 @@ from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unauthenticated, Unavailable
+from warren.model.pool import Budget, parse_floors
 from warren.model.server import Server
 from warren.settings import Settings
 from warren.store.sql import SqlStore
@@ -59,6 +63,8 @@ class Control:
 
     server_id: str
     context: Context
+    starting: Starting
+    spares: Spares
     live: LiveSandboxes
     supervision: Supervision
     observations: Observations
@@ -77,9 +83,14 @@ def build_control(
     supervision = Supervision(
         server_id=server_id, engine=engine, store=store, clock=clock, live=live, ending=ending, work=work
     )
+    launcher = Launcher(engine=engine, guest=guest, tokens=tokens, images=images)
+    spares = Spares(
+        engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=meters,
+        floors=parse_floors(settings.pool), budget=Budget(settings.pool_sandboxes, settings.pool_memory_mb),
+    )  # fmt: skip
     starting = Starting(
-        server_id=server_id, engine=engine, guest=guest, store=store, clock=clock, ids=ids, tokens=tokens,
-        images=images, supervision=supervision, ending=ending, work=work, meters=meters,
+        server_id=server_id, engine=engine, launcher=launcher, spares=spares, store=store, clock=clock, ids=ids,
+        supervision=supervision, ending=ending, work=work, meters=meters,
     )  # fmt: skip
     sandboxes = Sandboxes(
         engine=engine, store=store, clock=clock, tokens=tokens,
@@ -92,12 +103,15 @@ def build_control(
         templates=Templates(store=store, files=images),
         keys=Keys(store=store, clock=clock, ids=ids),
         domain=settings.public_domain,
+        spares=spares,
         meters=meters,
         audit=audit,
     )
     return Control(
         server_id=server_id,
         context=context,
+        starting=starting,
+        spares=spares,
         live=live,
         supervision=supervision,
         observations=observations,
@@ -194,6 +208,8 @@ async def serve(settings: Settings) -> None:
         await control.supervision.adopt()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")
+        work.spawn(control.spares.run(lambda: control.starting.is_idle, is_memory_short), "pool")
+        stack.push_async_callback(control.spares.drain)
         gateway = Gateway(
             control.live,
             host=settings.host,

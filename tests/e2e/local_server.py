@@ -41,6 +41,8 @@ class LocalServer:
             # A block of its own in 198.18.0.0/15, which exists for tests; the product's default is 198.18.0.0/16.
             "WARREN_NETWORK": f"198.19.{int(tag[:2], 16)}.0/24",
             "WARREN_POOL_SLOTS": "4",
+            # Spares come and go in the background, so tests of what a server leaves ask for them by name; or all do.
+            "WARREN_POOL_SANDBOXES": os.environ.get("WARREN_TEST_POOL", "0"),
             "WARREN_MAX_SLOTS": "60",
             **{f"WARREN_{name.upper()}": str(value) for name, value in settings.items()},
         }

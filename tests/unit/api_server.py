@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -42,6 +43,7 @@ class ApiServer:
     project: Project
     key: str
     audit: MemoryAudit
+    work: Work
 
     async def other_project(self, **limits: int) -> dict[str, str]:
         """Headers of a key of another project."""
@@ -57,13 +59,15 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def api_server(state: Path) -> AsyncGenerator[ApiServer]:
+async def api_server(state: Path, **settings: Any) -> AsyncGenerator[ApiServer]:
+    """`settings` in place of their defaults; without the pool, which only some tests want."""
     engine, guest, store, audit = FakeEngine(), FakeGuest(), MemoryStore(), MemoryAudit()
     await engine.open()
     await store.open()
     await store.put_template(BASE)
     async with Work() as work:
-        control = build_control(Settings(state_dir=state), engine, guest, store, work, audit=audit)
+        chosen = Settings(**{"state_dir": state, "pool_sandboxes": 0} | settings)
+        control = build_control(chosen, engine, guest, store, work, audit=audit)
         work.spawn(control.supervision.run(), "supervision")
         keys: Keys = control.context.keys
         project = await keys.default_project()
@@ -72,4 +76,4 @@ async def api_server(state: Path) -> AsyncGenerator[ApiServer]:
         async with httpx.AsyncClient(
             transport=transport, base_url="http://warren", headers={"X-API-KEY": secret}
         ) as client:
-            yield ApiServer(client, control, engine, guest, store, project, secret, audit)
+            yield ApiServer(client, control, engine, guest, store, project, secret, audit, work)

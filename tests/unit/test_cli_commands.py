@@ -82,10 +82,27 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 def test_the_commands_are_those_of_the_manual() -> None:
     assert sorted(" ".join(path) for path, _ in commands(root)) == [
-        "audit list", "audit verify", "completion", "doctor", "env", "info", "key create", "key list", "key revoke",
-        "sandbox create", "sandbox exec", "sandbox info", "sandbox kill", "sandbox list", "sandbox logs",
-        "sandbox shell", "serve", "template list", "version",
-    ]  # fmt: skip
+        "audit list",
+        "audit verify",
+        "completion",
+        "doctor",
+        "env",
+        "info",
+        "key create",
+        "key list",
+        "key revoke",
+        "pool list",
+        "sandbox create",
+        "sandbox exec",
+        "sandbox info",
+        "sandbox kill",
+        "sandbox list",
+        "sandbox logs",
+        "sandbox shell",
+        "serve",
+        "template list",
+        "version",
+    ]
 
 
 def test_every_command_has_help_and_those_that_tell_something_have_json() -> None:

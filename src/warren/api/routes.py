@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import observation, projects, sandboxes, scrape
+from warren.api import observation, pools, projects, sandboxes, scrape
 
 
 class Access(enum.Enum):
@@ -60,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/templates", 200, _K, projects.templates),
     Route("GET", "/templates/aliases/{alias:path}", 200, _K, projects.template_alias),
     Route("POST", "/v3/templates", 202, _K, projects.not_yet),
+    Route("GET", "/pools", 200, _K, pools.pools),
     Route("GET", "/snapshots", 200, _K, projects.not_yet),
     Route("GET", "/volumes", 200, _K, projects.not_yet),
     Route("POST", "/volumes", 201, _K, projects.not_yet),

@@ -250,3 +250,16 @@ class MetricOut(BaseModel):
     memCache: int
     diskUsed: int
     diskTotal: int
+
+
+class PoolOut(BaseModel):
+    """Spares of one kind: how many are ready to be claimed, and how many the pool wants to have."""
+
+    templateID: str
+    names: list[str]
+    runtime: str
+    cpuCount: int
+    memoryMB: int
+    diskSizeMB: int
+    ready: int
+    wanted: int

@@ -7,7 +7,7 @@ from typing import cast
 import click
 
 from warren import __version__
-from warren.cli import about, audit, keys, sandbox_logs, sandbox_run, sandboxes, templates
+from warren.cli import about, audit, keys, pools, sandbox_logs, sandbox_run, sandboxes, templates
 from warren.cli.machine import Machine
 from warren.model.errors import BadRequest, WarrenError
 
@@ -41,6 +41,7 @@ for command in (
     keys.key,
     sandboxes.sandbox,
     templates.template,
+    pools.pool,
     about.env,
     about.info,
     about.version,

@@ -10,13 +10,12 @@ from datetime import timedelta
 import structlog
 
 from warren.contracts.clock import Clock, Ids
-from warren.contracts.engine import Engine, Placement, SandboxSpec
-from warren.contracts.guest import Guest, GuestIdentity
+from warren.contracts.engine import Engine, Placement
 from warren.contracts.store import Store
+from warren.control.launching import Launcher, Owner
 from warren.control.sandbox_end import Ending
+from warren.control.spares import SPARE_EGRESS, Spare, Spares
 from warren.control.supervision import Supervision
-from warren.control.templates import TemplateFiles
-from warren.control.tokens import Tokens
 from warren.control.work import Work
 from warren.model import limits
 from warren.model.errors import (
@@ -24,12 +23,14 @@ from warren.model.errors import (
     Busy,
     EngineFailed,
     LimitReached,
+    NoCapacity,
     PlacementTimeout,
     ResourceTooLarge,
     Timeout,
     WarrenError,
 )
 from warren.model.policy import NetworkPolicy
+from warren.model.pool import Kind
 from warren.model.project import Project
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
 from warren.model.template import Template
@@ -54,6 +55,16 @@ class StartRequest:
     envs: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request that has been let in: its row, and the spare that becomes it, if there is one."""
+
+    sandbox: Sandbox
+    request: StartRequest
+    kind: Kind
+    spare: Spare | None
+
+
 class Starting:
     """Brings sandboxes up, a bounded number at a time."""
 
@@ -62,23 +73,27 @@ class Starting:
         *,
         server_id: str,
         engine: Engine,
-        guest: Guest,
+        launcher: Launcher,
+        spares: Spares,
         store: Store,
         clock: Clock,
         ids: Ids,
-        tokens: Tokens,
-        images: TemplateFiles,
         supervision: Supervision,
         ending: Ending,
         work: Work,
         meters: Meters,
     ) -> None:
-        self._server_id, self._engine, self._guest, self._store = server_id, engine, guest, store
-        self._clock, self._ids, self._tokens = clock, ids, tokens
-        self._images, self._supervision, self._ending, self._work = images, supervision, ending, work
+        self._server_id, self._engine, self._launcher, self._spares = server_id, engine, launcher, spares
+        self._store, self._clock, self._ids = store, clock, ids
+        self._supervision, self._ending, self._work = supervision, ending, work
         self._meters = meters
         self._places = asyncio.Semaphore(limits.CREATES_IN_FLIGHT)
-        self._waiting = 0
+        self._waiting = self._at_work = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for a sandbox that has to be started."""
+        return not self._at_work
 
     async def start(self, project: Project, request: StartRequest) -> Sandbox:
         """Create a sandbox and return it running.
@@ -88,11 +103,28 @@ class Starting:
         """
         since = time.perf_counter()
         with self._failure_counted(self._runtime(request)):
-            sandbox = await self._admitted(project, request)
-        return await self._work.finish(self._measured(sandbox, request, since), f"start {sandbox.id}")
+            plan = await self._admitted(project, request)
+        return await self._work.finish(self._measured(plan, since), f"start {plan.sandbox.id}")
 
-    async def _admitted(self, project: Project, request: StartRequest) -> Sandbox:
-        sandbox = self._planned(project, request)
+    async def _admitted(self, project: Project, request: StartRequest) -> Plan:
+        kind = self._kind(project, request)
+        spare = self._spares.claim(kind, request.template)
+        try:
+            return Plan(await self._counted(project, request, kind, spare), request, kind, spare)
+        except BaseException:
+            if spare is not None:
+                self._spares.give_back(spare)
+            raise
+
+    def _kind(self, project: Project, request: StartRequest) -> Kind:
+        runtime = self._runtime(request)
+        if runtime not in self._engine.runtimes:
+            known = ", ".join(self._engine.runtimes)
+            raise BadRequest(f"cannot use runtime {runtime!r}; this server has: {known}")
+        return Kind(request.template.id, request.template.digest, runtime, sized(request, project))
+
+    async def _counted(self, project: Project, request: StartRequest, kind: Kind, spare: Spare | None) -> Sandbox:
+        sandbox = self._planned(project, request, kind, self._ids.sandbox_id() if spare is None else spare.id)
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
         if not await self._store.add_sandbox(sandbox, project.limits.sandboxes):
@@ -102,18 +134,15 @@ class Starting:
             )
         return sandbox
 
-    def _planned(self, project: Project, request: StartRequest) -> Sandbox:
-        template, now, runtime = request.template, self._clock.now(), self._runtime(request)
-        if runtime not in self._engine.runtimes:
-            known = ", ".join(self._engine.runtimes)
-            raise BadRequest(f"cannot use runtime {runtime!r}; this server has: {known}")
+    def _planned(self, project: Project, request: StartRequest, kind: Kind, sandbox_id: str) -> Sandbox:
+        template, now = request.template, self._clock.now()
         return Sandbox(
-            id=self._ids.sandbox_id(),
+            id=sandbox_id,
             project_id=project.id,
             template_id=template.id,
             alias=template.names[0] if template.names else None,
-            runtime=runtime,
-            resources=sized(request, project),
+            runtime=kind.runtime,
+            resources=kind.resources,
             state=State.CREATING,
             desired=Desired.RUNNING,
             created_at=now,
@@ -129,9 +158,9 @@ class Starting:
     def _runtime(self, request: StartRequest) -> str:
         return request.runtime or request.template.runtime or self._engine.runtimes[0]
 
-    async def _measured(self, sandbox: Sandbox, request: StartRequest, since: float) -> Sandbox:
-        with self._failure_counted(sandbox.runtime):
-            running = await self._bring_up(sandbox, request)
+    async def _measured(self, plan: Plan, since: float) -> Sandbox:
+        with self._failure_counted(plan.kind.runtime):
+            running = await self._bring_up(plan)
         self._meters.creates.labels(running.runtime, "ok").inc()
         self._meters.create_seconds.labels(running.runtime).observe(time.perf_counter() - since)
         return running
@@ -147,15 +176,14 @@ class Starting:
             self._meters.creates.labels(known, code).inc()
             raise
 
-    async def _bring_up(self, sandbox: Sandbox, request: StartRequest) -> Sandbox:
+    async def _bring_up(self, plan: Plan) -> Sandbox:
+        sandbox = plan.sandbox
         try:
             async with asyncio.timeout(limits.CREATE_DEADLINE_S):
-                placement = await self._place(sandbox, request)
-                await self._guest.init(
-                    placement.address, self._identity(sandbox, request, placement), limits.GUEST_BOOT_DEADLINE_S
-                )
+                placement = await self._claimed(plan) or await self._started(plan)
                 now = self._clock.now()
-                running = await self._store.mark_running(sandbox.id, now, now + timedelta(seconds=request.timeout_s))
+                ends = now + timedelta(seconds=plan.request.timeout_s)
+                running = await self._store.mark_running(sandbox.id, now, ends)
         except (TimeoutError, Timeout) as error:
             await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
             raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {error}") from error
@@ -168,39 +196,52 @@ class Starting:
         self._supervision.watch(running, placement.address)
         return running
 
-    async def _place(self, sandbox: Sandbox, request: StartRequest) -> Placement:
+    async def _claimed(self, plan: Plan) -> Placement | None:
+        """The spare as this sandbox: the owner's rules first, then his words. None when it does not answer any more."""
+        if plan.spare is None:
+            return None
+        try:
+            egress = plan.sandbox.network.egress()
+            if egress != SPARE_EGRESS:
+                await self._engine.set_egress(plan.spare.id, egress)
+            await self._introduce(plan, plan.spare.placement, limits.POOL_CLAIM_DEADLINE_S)
+        except WarrenError as error:
+            log.warning("spare not usable; starting another", sandbox=plan.spare.id, error=error.message)
+            await self._engine.destroy(plan.spare.id)
+            return None
+        return plan.spare.placement
+
+    async def _started(self, plan: Plan) -> Placement:
+        self._at_work += 1
+        try:
+            placement = await self._place(plan)
+            await self._introduce(plan, placement, limits.GUEST_BOOT_DEADLINE_S)
+            return placement
+        finally:
+            self._at_work -= 1
+
+    async def _introduce(self, plan: Plan, placement: Placement, deadline_s: float) -> None:
+        owner = Owner(plan.request.secured, plan.request.envs)
+        await self._launcher.introduce(placement, plan.request.template, owner, deadline_s)
+
+    async def _place(self, plan: Plan) -> Placement:
         self._waiting += 1
         try:
             await self._places.acquire()
         finally:
             self._waiting -= 1
         try:
-            return await self._engine.create(
-                SandboxSpec(
-                    id=sandbox.id,
-                    runtime=sandbox.runtime,
-                    image=self._images.image(request.template),
-                    hostname=sandbox.id,
-                    resources=sandbox.resources,
-                    egress=sandbox.network.egress(),
-                )
-            )
+            return await self._launch(plan)
+        except NoCapacity:
+            if not await self._spares.make_room():
+                raise
+            return await self._launch(plan)
         finally:
             self._places.release()
 
-    def _identity(self, sandbox: Sandbox, request: StartRequest, placement: Placement) -> GuestIdentity:
-        return GuestIdentity(
-            sandbox_id=sandbox.id,
-            template_id=sandbox.template_id,
-            control_token=self._tokens.control(sandbox.id),
-            access_token=self._tokens.access(sandbox.id) if sandbox.secured else None,
-            hostname=sandbox.id,
-            machine_id=self._tokens.machine_id(sandbox.id),
-            default_user=request.template.default_user,
-            default_workdir=request.template.default_workdir,
-            envs=request.envs,
-            dns_servers=placement.dns_servers,
-        )
+    async def _launch(self, plan: Plan) -> Placement:
+        egress = plan.sandbox.network.egress()
+        return await self._launcher.start(plan.sandbox.id, plan.request.template, plan.kind, egress)
 
 
 def sized(request: StartRequest, project: Project) -> Resources:

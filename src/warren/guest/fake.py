@@ -6,16 +6,19 @@ from warren.model.observation import LogEntry
 
 
 class FakeGuest:
-    """Remembers who it was told to be; answers unless told to be silent."""
+    """Remembers who it was told to be; answers unless told to be silent, always, or once."""
 
     def __init__(self) -> None:
         self.retained: list[str] = []
         self.identities: dict[str, GuestIdentity] = {}
         self.entries: dict[str, list[LogEntry]] = {}
         self.silent = False
+        self.deaf_once: set[str] = set()
 
     async def init(self, address: str, identity: GuestIdentity, deadline_s: float) -> None:
-        if self.silent:
+        is_deaf = identity.sandbox_id in self.deaf_once
+        self.deaf_once.discard(identity.sandbox_id)
+        if self.silent or is_deaf:
             raise Timeout(f"cannot reach the guest at {address} within {deadline_s:g} s")
         self.identities[identity.sandbox_id] = identity
 

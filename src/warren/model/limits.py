@@ -87,6 +87,22 @@ SERVER_BEAT_S = 2.0
 SERVER_LOOKS_BEFORE_AWAY = 8
 """Looks at one and the same heartbeat before its server counts as away: it has missed seven then."""
 
+# --- the warm pool -----------------------------------------------------------------------------------------
+POOL_PERIOD_S = 2.0
+"""Seconds between two looks at the pool when nothing is claimed."""
+POOL_MEMORY_S = 600.0
+"""Seconds for which the pool remembers what was asked for: long enough for a loop of an agent to come round."""
+POOL_BURST_S = 2.0
+"""Creates within so many seconds are one burst: the time in which the pool cannot refill itself by much."""
+POOL_BURST_REMEMBERED = 256
+"""Creates remembered of one kind; above what any budget keeps ready."""
+POOL_KINDS_REMEMBERED = 64
+"""Kinds (template, runtime, sizes) remembered; a caller chooses sizes, so there is no end to them."""
+POOL_CLAIM_DEADLINE_S = 2.0
+"""Seconds that a claimed spare has to take its identity, normally 0.005; after that the caller gets a new sandbox."""
+POOL_MEMORY_RESERVE_MB = 1024
+"""MiB of the machine's memory that must be available; below it the pool is drained."""
+
 # --- observation -------------------------------------------------------------------------------------------
 METRICS_PERIOD_S = 5.0
 METRICS_KEPT_PER_SANDBOX = 17_280

@@ -29,6 +29,15 @@ class Meters:
         )
         self.ends = Counter("warren_ends", "Sandboxes that are gone, by reason", ["reason"], registry=registry)
         self.running = Gauge("warren_sandboxes_running", "Sandboxes running now", ["runtime"], registry=registry)
+        self.pool_ready = Gauge(
+            "warren_pool_ready", "Spare sandboxes ready to be claimed", ["runtime"], registry=registry
+        )
+        self.pool_claims = Counter(
+            "warren_pool_claims",
+            "Creates that could be served from the pool; outcome is hit or miss",
+            ["runtime", "outcome"],
+            registry=registry,
+        )
         self.api_requests = Counter(
             "warren_api_requests", "REST requests", ["method", "route", "status"], registry=registry
         )

@@ -1,0 +1,192 @@
+"""The warm pool: sandboxes started before anybody asked, handed out by a claim.
+
+A spare runs under an id that nobody knows; claiming it makes that the sandbox's id. It has no row in the store, no
+route and no owner, so no list shows it. A server that starts destroys the spares of the one before it, because it
+knows nothing of them.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from warren.contracts.clock import Clock, Ids
+from warren.contracts.engine import Engine, Placement
+from warren.contracts.store import Store
+from warren.control.launching import Launcher, Owner
+from warren.control.work import Work
+from warren.model import limits
+from warren.model.errors import WarrenError
+from warren.model.policy import EgressPolicy
+from warren.model.pool import Budget, Demand, Floor, Kind, targets
+from warren.model.template import Template
+from warren.telemetry.meters import Meters
+
+log = structlog.get_logger(__name__)
+
+SPARE_EGRESS = EgressPolicy()
+"""Of every spare; nothing in it sends anything before it is claimed, and a claim sets the owner's rules first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    id: str
+    kind: Kind
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What `warren pool list` shows of one kind."""
+
+    kind: Kind
+    template: Template
+    ready: int
+    wanted: int
+
+
+class Spares:
+    """State changes are synchronous; the work on them is awaited after."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        launcher: Launcher,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        work: Work,
+        meters: Meters,
+        floors: Sequence[Floor],
+        budget: Budget,
+    ) -> None:
+        self._engine, self._launcher, self._store = engine, launcher, store
+        self._clock, self._ids, self._work, self._meters = clock, ids, work, meters
+        self._floors, self._budget = floors, budget
+        self._demand = Demand()
+        self._ready: dict[Kind, deque[Spare]] = {}
+        self._templates: dict[Kind, Template] = {}
+        self._wanted: dict[Kind, int] = {}
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._closed = asyncio.Event()
+
+    def claim(self, kind: Kind, template: Template) -> Spare | None:
+        """Take a spare of this kind out of the pool; None when there is none. Remembers that one was asked for."""
+        if not self._budget.sandboxes:
+            return None
+        self._demand.note(kind, self._clock.now())
+        self._templates[kind] = template
+        self._changed.set()
+        ready = self._ready.get(kind)
+        spare = ready.popleft() if ready else None
+        self._meters.pool_claims.labels(kind.runtime, "miss" if spare is None else "hit").inc()
+        return spare
+
+    def give_back(self, spare: Spare) -> None:
+        """A claimed spare that was not used after all."""
+        self._ready.setdefault(spare.kind, deque()).append(spare)
+        self._changed.set()
+
+    def levels(self) -> list[Level]:
+        kinds = {*self._wanted, *(kind for kind, ready in self._ready.items() if ready)}
+        found = [Level(k, self._templates[k], len(self._ready.get(k, ())), self._wanted.get(k, 0)) for k in kinds]
+        return sorted(found, key=lambda level: (level.template.names, level.kind.runtime))
+
+    async def run(self, may_fill: Callable[[], bool], is_short: Callable[[], bool]) -> None:
+        """Keep the pool at its targets until cancelled.
+
+        `may_fill`: nobody waits for a create of his own, who would come first. `is_short`: of memory; all is drained.
+        """
+        while self._budget.sandboxes and not self._closing:
+            try:
+                await self._settle(may_fill, is_short)
+            except WarrenError as error:
+                log.warning("pool not filled", error=error.message)
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.POOL_PERIOD_S):
+                    await self._changed.wait()
+        self._closed.set()
+
+    async def make_room(self) -> bool:
+        """Give the place of one spare to somebody who finds none; False when there is no spare."""
+        ready = max(self._ready.values(), key=len, default=None)
+        if not ready:
+            return False
+        await self._engine.destroy(ready.pop().id)
+        return True
+
+    async def drain(self) -> None:
+        """End `run`, then destroy every spare: for a server that stops."""
+        self._closing = True
+        self._changed.set()
+        await self._closed.wait()
+        self._wanted = {}
+        await self._drop_surplus()
+
+    async def _settle(self, may_fill: Callable[[], bool], is_short: Callable[[], bool]) -> None:
+        floors = await self._floor_kinds()
+        budget = Budget(0, 0) if is_short() else self._budget
+        self._wanted = targets(floors, self._demand.bursts(self._clock.now()), budget)
+        await self._drop_surplus()
+        while not self._closing and may_fill() and not is_short() and (kind := self._lacking()) is not None:
+            await self._add(kind)
+
+    async def _floor_kinds(self) -> dict[Kind, int]:
+        """The configured floors, of the templates as they are now: a template that was built anew is another kind."""
+        found: dict[Kind, int] = {}
+        for floor in self._floors:
+            template = await self._store.find_template("", floor.template)
+            if template is None:
+                continue
+            runtime = floor.runtime or template.runtime or self._engine.runtimes[0]
+            kind = Kind(template.id, template.digest, runtime, template.resources)
+            self._templates[kind] = template
+            found[kind] = floor.count
+        return found
+
+    def _lacking(self) -> Kind | None:
+        missing = {kind: count - len(self._ready.get(kind, ())) for kind, count in self._wanted.items()}
+        kind = max(missing, key=missing.__getitem__, default=None)
+        return kind if kind is not None and missing[kind] > 0 else None
+
+    async def _add(self, kind: Kind) -> None:
+        spare_id, template = self._ids.sandbox_id(), self._templates[kind]
+        try:
+            placement = await self._launcher.start(spare_id, template, kind, SPARE_EGRESS)
+            await self._launcher.introduce(placement, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
+        except WarrenError:
+            await self._engine.destroy(spare_id)
+            raise
+        self.give_back(Spare(spare_id, kind, placement))
+        self._work.spawn(self._await_death(spare_id, kind), f"watch spare {spare_id}")
+        self._count(kind)
+
+    async def _await_death(self, spare_id: str, kind: Kind) -> None:
+        await self._engine.death(spare_id)
+        dead = [spare for spare in self._ready.get(kind, ()) if spare.id == spare_id]
+        if dead:  # else it was claimed, and whoever watches the sandbox sees it
+            self._ready[kind].remove(dead[0])
+            log.warning("a spare sandbox died", sandbox=spare_id, runtime=kind.runtime)
+            await self._engine.destroy(spare_id)
+            self._changed.set()
+
+    async def _drop_surplus(self) -> None:
+        surplus: list[Spare] = []
+        for kind, ready in self._ready.items():
+            surplus += [ready.pop() for _ in range(len(ready) - self._wanted.get(kind, 0))]
+            self._count(kind)
+        for spare in surplus:
+            await self._engine.destroy(spare.id)
+        for kind in [kind for kind in self._templates if not self._ready.get(kind) and kind not in self._wanted]:
+            del self._templates[kind]
+            self._ready.pop(kind, None)
+
+    def _count(self, kind: Kind) -> None:
+        same = [ready for each, ready in self._ready.items() if each.runtime == kind.runtime]
+        self._meters.pool_ready.labels(kind.runtime).set(sum(map(len, same)))

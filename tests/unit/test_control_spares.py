@@ -1,0 +1,128 @@
+"""The warm pool over the in-memory engine, guest and store."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api_server import ApiServer, api_server
+from tests.unit.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+NEW = {"templateID": "base", "timeout": 60}
+
+
+@asynccontextmanager
+async def pooled(state: Path, *, short: bool = False, **settings: object) -> AsyncIterator[ApiServer]:
+    async with api_server(state, pool_sandboxes=4, **settings) as server:
+        spares = server.control.spares
+        server.work.spawn(spares.run(lambda: server.control.starting.is_idle, lambda: short), "pool")
+        yield server
+        await spares.drain()
+
+
+async def filled(server: ApiServer) -> None:
+    async def is_full() -> bool:
+        return ready(server) == 2
+
+    await eventually(is_full)
+
+
+def ready(server: ApiServer) -> int:
+    return sum(level.ready for level in server.control.spares.levels())
+
+
+async def test_a_create_takes_a_spare_and_the_pool_fills_up_again(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        spares = set(server.engine.machine.sandboxes)
+        created = await server.client.post("/v2/sandboxes", json=NEW | {"envVars": {"A": "b"}})
+        assert created.status_code == 201
+        assert created.json()["sandboxID"] in spares
+        assert server.guest.identities[created.json()["sandboxID"]].envs == {"A": "b"}
+        await filled(server)
+
+
+async def test_no_list_and_no_quota_knows_of_spares(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        assert (await server.client.get("/v2/sandboxes")).json() == []
+        some = next(iter(server.engine.machine.sandboxes))
+        assert (await server.client.get(f"/sandboxes/{some}")).status_code == 404
+        assert (await server.client.delete(f"/sandboxes/{some}")).status_code == 404
+        (shown,) = (await server.client.get("/pools")).json()
+        assert (shown["names"], shown["runtime"], shown["ready"], shown["wanted"]) == (["base"], "runsc", 2, 2)
+
+
+async def test_rules_of_the_owner_are_set_before_he_gets_it(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        created = await server.client.post("/v2/sandboxes", json=NEW | {"allow_internet_access": False})
+        assert server.engine.egress(created.json()["sandboxID"]).deny
+
+
+async def test_other_sizes_and_runtimes_miss_and_are_learnt(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        spares = set(server.engine.machine.sandboxes)
+        created = await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256})
+        assert created.json()["sandboxID"] not in spares
+
+        async def is_learnt() -> bool:
+            found = server.control.spares.levels()
+            return any(level.kind.resources.memory_mb == 256 and level.ready for level in found)
+
+        await eventually(is_learnt)
+
+
+async def test_a_dead_spare_is_replaced(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        dead = next(iter(server.engine.machine.sandboxes))
+        server.engine.kill_guest(dead)
+
+        async def is_replaced() -> bool:
+            return dead not in server.engine.machine.sandboxes and ready(server) == 2
+
+        await eventually(is_replaced)
+
+
+async def test_a_spare_that_does_not_answer_costs_the_caller_nothing(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        spares = set(server.engine.machine.sandboxes)
+        server.guest.deaf_once |= spares
+        created = await server.client.post("/v2/sandboxes", json=NEW)
+        assert created.status_code == 201
+        assert created.json()["sandboxID"] in server.engine.machine.sandboxes
+
+
+async def test_a_refused_create_gives_the_spare_back(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        headers = await server.other_project(sandboxes=0)
+        before = set(server.engine.machine.sandboxes)
+        assert (await server.client.post("/v2/sandboxes", json=NEW, headers=headers)).status_code == 429
+        assert before <= set(server.engine.machine.sandboxes)
+
+
+async def test_the_last_place_goes_to_who_asks(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        server.engine.machine.slots = 2
+        created = await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256})
+        assert created.status_code == 201
+
+
+async def test_nothing_is_kept_while_memory_is_short(tmp_path: Path) -> None:
+    async with pooled(tmp_path, short=True) as server:
+        assert (await server.client.post("/v2/sandboxes", json=NEW)).status_code == 201
+        assert len(server.engine.machine.sandboxes) == 1
+
+
+async def test_a_server_that_stops_leaves_no_spare(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        machine = server.engine.machine
+    assert not machine.sandboxes
