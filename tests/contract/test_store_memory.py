@@ -1,11 +1,18 @@
 import pytest
 
+from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import StoreSuite
 from warren.contracts.store import Store
 from warren.store.memory import MemoryStore
 
 
 class TestMemoryStore(StoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class TestMemoryStoreAsleep(SleepStoreSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from tests.contract.postgres_cluster import cluster
+from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
@@ -73,6 +74,15 @@ async def store(place: Place) -> AsyncIterator[Store]:
 
 
 class TestSqlStore(StoreSuite):
+    @pytest.fixture
+    async def store(self, place: Place) -> AsyncIterator[Store]:
+        opened = SqlStore(place.url)
+        await opened.open()
+        yield opened
+        await opened.close()
+
+
+class TestSqlStoreAsleep(SleepStoreSuite):
     @pytest.fixture
     async def store(self, place: Place) -> AsyncIterator[Store]:
         opened = SqlStore(place.url)

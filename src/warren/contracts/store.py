@@ -11,21 +11,36 @@ from datetime import datetime
 from typing import Protocol
 
 from warren.model.observation import Level, LogEntry, Metric
+from warren.model.pause import Pause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.server import Server
+from warren.model.snapshot import Snapshot, SnapshotUsage
 from warren.model.template import Template
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxQuery:
-    """Filters of a list of running sandboxes. `after` is the (started_at, id) of the last row seen."""
+    """Filters of a list of sandboxes. `after` is the (started_at, id) of the last row seen."""
 
     project_id: str
+    states: frozenset[State] = frozenset({State.RUNNING})
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     template_ids: frozenset[str] | None = None
     started_after: datetime | None = None
     ascending: bool = False
+    limit: int = 100
+    after: tuple[datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotQuery:
+    """Filters of a list of snapshots, newest first. `after` is the (created_at, id) of the last row seen."""
+
+    project_id: str
+    source_id: str | None = None
+    name: str | None = None
+    tag: str | None = None
     limit: int = 100
     after: tuple[datetime, str] | None = None
 
@@ -83,7 +98,10 @@ class Projects(Protocol):
 
 class Sandboxes(Protocol):
     async def add_sandbox(self, sandbox: Sandbox, quota: int) -> bool:
-        """Insert, unless the project has `quota` live sandboxes already (then False): one transaction, no race."""
+        """Insert, unless `quota` places of the project are held already (then False): one transaction, no race.
+
+        See `model.sandbox.Sandbox.holds_place`.
+        """
         ...
 
     async def sandbox(self, project_id: str, sandbox_id: str) -> Sandbox | None:
@@ -91,7 +109,7 @@ class Sandboxes(Protocol):
         ...
 
     async def sandboxes(self, query: SandboxQuery) -> Sequence[Sandbox]:
-        """Running ones of the project, by (started_at, id); up to `limit`."""
+        """Those of the project in one of the states, by (started_at, id); up to `limit`."""
         ...
 
     async def count_running(self, project_id: str) -> int: ...
@@ -136,6 +154,50 @@ class Sandboxes(Protocol):
 
     async def prune_gone(self, before: datetime) -> int:
         """Forget sandboxes that ended before, with their logs and metrics; returns how many."""
+        ...
+
+
+class Sleep(Protocol):
+    """The ways into and out of PAUSED. Each is a compare-and-set; None when the state was another one."""
+
+    async def claim_pause(self, sandbox_id: str, pause: Pause) -> Sandbox | None:
+        """running -> pausing. From now on the pause's checkpoint is referenced."""
+        ...
+
+    async def mark_paused(self, sandbox_id: str, size: int) -> Sandbox | None:
+        """pausing -> paused, with the bytes it takes on disk. Survives a power cut once it is answered."""
+        ...
+
+    async def claim_resume(self, project_id: str, sandbox_id: str, quota: int) -> Sandbox | None:
+        """paused -> resuming, unless more than `quota` places of the project would be held: then LimitReached."""
+        ...
+
+    async def mark_awake(self, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
+        """pausing or resuming -> running. The pause is over: its checkpoint is not referenced any more."""
+        ...
+
+    async def referenced_checkpoints(self) -> frozenset[str]:
+        """Of all projects, what live sandboxes and snapshots stand on."""
+        ...
+
+    async def snapshot_usage(self, project_id: str) -> SnapshotUsage: ...
+
+
+class Snapshots(Protocol):
+    async def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Insert. Its name and tag, if it has one, are taken from the snapshot that held them."""
+        ...
+
+    async def snapshot(self, project_id: str, snapshot_id: str) -> Snapshot | None: ...
+
+    async def named_snapshot(self, project_id: str, name: str, tag: str) -> Snapshot | None:
+        """The one that holds the name now."""
+        ...
+
+    async def snapshots(self, query: SnapshotQuery) -> Sequence[Snapshot]: ...
+
+    async def remove_snapshot(self, project_id: str, snapshot_id: str) -> bool:
+        """Whether it was this call that removed it."""
         ...
 
 
@@ -210,7 +272,7 @@ class Idempotency(Protocol):
         ...
 
 
-class Store(Projects, Sandboxes, Servers, Templates, Observations, Idempotency, Protocol):
+class Store(Projects, Sandboxes, Sleep, Snapshots, Servers, Templates, Observations, Idempotency, Protocol):
     async def open(self) -> None:
         """Connect and bring the schema up to date. Idempotent."""
         ...

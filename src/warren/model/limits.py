@@ -45,6 +45,10 @@ PROJECT_MAX_CPU_COUNT = 8
 PROJECT_MAX_MEMORY_MB = 8192
 PROJECT_MAX_DISK_MB = 20_480
 PROJECT_MAX_KEYS = 100
+PROJECT_MAX_SNAPSHOT_MB = 51_200
+"""MiB on disk of all paused sandboxes and snapshots; the next pause or snapshot beyond it is refused."""
+PROJECT_PAUSED_DAYS = 30
+"""Days that a sandbox may stay paused on disk; then it ends, and the log says so."""
 
 # --- the API -----------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 1024 * 1024

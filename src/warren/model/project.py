@@ -18,6 +18,8 @@ class ProjectLimits:
     cpu_count: int = limits.PROJECT_MAX_CPU_COUNT
     memory_mb: int = limits.PROJECT_MAX_MEMORY_MB
     disk_mb: int = limits.PROJECT_MAX_DISK_MB
+    snapshot_mb: int = limits.PROJECT_MAX_SNAPSHOT_MB
+    paused_days: int = limits.PROJECT_PAUSED_DAYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,19 @@ from warren.model.project import ApiKey, Project
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
 from warren.model.template import Template
+from warren.store.memory_sleep import MemorySleep
 from warren.store.retention import CLAIM_ABANDONED, CLAIM_KEPT, METRICS_KEPT
 
 _SEVERITY = {level: rank for rank, level in enumerate(Level)}
 
 
-class MemoryStore:
+class MemoryStore(MemorySleep):
     """No method awaits anything, so each is atomic."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._projects: dict[str, Project] = {}
         self._keys: dict[str, ApiKey] = {}
-        self._sandboxes: dict[str, Sandbox] = {}
         self._servers: dict[str, Server] = {}
         self._templates: dict[str, Template] = {}
         self._metrics: defaultdict[str, dict[datetime, Metric]] = defaultdict(dict)
@@ -87,8 +88,7 @@ class MemoryStore:
             if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
                 return True
             raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
-        live = sum(1 for other in self._of(sandbox.project_id) if other.state.is_live)
-        if live >= quota:
+        if sum(1 for other in self._of(sandbox.project_id) if other.holds_place) >= quota:
             return False
         self._sandboxes[sandbox.id] = sandbox
         return True
@@ -98,7 +98,7 @@ class MemoryStore:
         return found if found is not None and found.project_id == project_id else None
 
     async def sandboxes(self, query: SandboxQuery) -> Sequence[Sandbox]:
-        rows = [row for row in self._of(query.project_id) if row.state is State.RUNNING and _matches(row, query)]
+        rows = [row for row in self._of(query.project_id) if row.state in query.states and _matches(row, query)]
         rows.sort(key=_position, reverse=not query.ascending)
         return rows[: query.limit]
 
@@ -167,15 +167,8 @@ class MemoryStore:
             self._logs.pop(sandbox_id, None)
         return len(old)
 
-    def _of(self, project_id: str) -> list[Sandbox]:
-        return [row for row in self._sandboxes.values() if row.project_id == project_id]
-
     def _on(self, server_id: str) -> list[Sandbox]:
         return [row for row in self._sandboxes.values() if row.server_id == server_id]
-
-    def _put(self, row: Sandbox) -> Sandbox:
-        self._sandboxes[row.id] = row
-        return row
 
     # --- servers -------------------------------------------------------------------------------------------
 
@@ -201,7 +194,8 @@ class MemoryStore:
         due = [
             row
             for row in self._on(server.id)
-            if row.state.is_live and (row.desired is Desired.GONE or row.expires_at <= now)
+            if row.state.is_live
+            and (row.desired is Desired.GONE or (row.expires_at <= now and not row.state.is_asleep))
         ]
         return [self._put(replace(row, state=State.GONE, end_reason=EndReason.LOST, ended_at=now)) for row in due]
 

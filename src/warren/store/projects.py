@@ -84,6 +84,8 @@ def _project_row(project: Project) -> dict[str, object]:
         "max_cpu_count": project.limits.cpu_count,
         "max_memory_mb": project.limits.memory_mb,
         "max_disk_mb": project.limits.disk_mb,
+        "max_snapshot_mb": project.limits.snapshot_mb,
+        "max_paused_days": project.limits.paused_days,
     }
 
 
@@ -98,6 +100,8 @@ def _project(row: RowMapping, prefix: str = "") -> Project:
             cpu_count=row[f"{prefix}max_cpu_count"],
             memory_mb=row[f"{prefix}max_memory_mb"],
             disk_mb=row[f"{prefix}max_disk_mb"],
+            snapshot_mb=row[f"{prefix}max_snapshot_mb"],
+            paused_days=row[f"{prefix}max_paused_days"],
         ),
     )
 

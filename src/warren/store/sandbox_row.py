@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from warren.model.pause import Lifecycle, Pause, PauseCause, PauseKind
 from warren.model.policy import NetworkPolicy
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
 
@@ -33,6 +34,13 @@ def to_row(sandbox: Sandbox) -> dict[str, object]:
         "end_reason": None if sandbox.end_reason is None else sandbox.end_reason.value,
         "ended_at": sandbox.ended_at,
         "server_id": sandbox.server_id,
+        "digest": sandbox.digest,
+        "default_user": sandbox.default_user,
+        "default_workdir": sandbox.default_workdir,
+        "auto_pause": sandbox.lifecycle.auto_pause,
+        "auto_pause_memory": sandbox.lifecycle.auto_pause_memory,
+        "auto_resume": sandbox.lifecycle.auto_resume,
+        **pause_columns(sandbox.pause),
     }
 
 
@@ -56,6 +64,35 @@ def from_row(row: Row[Any]) -> Sandbox:
         end_reason=None if row.end_reason is None else EndReason(row.end_reason),
         ended_at=row.ended_at,
         server_id=row.server_id,
+        digest=row.digest,
+        default_user=row.default_user,
+        default_workdir=row.default_workdir,
+        lifecycle=Lifecycle(row.auto_pause, row.auto_pause_memory, row.auto_resume),
+        pause=_pause(row),
+    )
+
+
+def pause_columns(pause: Pause | None) -> dict[str, object]:
+    return {
+        "pause_kind": None if pause is None else pause.kind.value,
+        "pause_checkpoint": None if pause is None else pause.checkpoint_id,
+        "pause_by": None if pause is None else pause.by.value,
+        "pause_at": None if pause is None else pause.at,
+        "pause_bytes": 0 if pause is None else pause.bytes,
+        "pause_guest_silent": pause is not None and pause.guest_silent,
+    }
+
+
+def _pause(row: Row[Any]) -> Pause | None:
+    if row.pause_kind is None:
+        return None
+    return Pause(
+        checkpoint_id=row.pause_checkpoint,
+        kind=PauseKind(row.pause_kind),
+        by=PauseCause(row.pause_by),
+        at=row.pause_at,
+        bytes=row.pause_bytes,
+        guest_silent=row.pause_guest_silent,
     )
 
 

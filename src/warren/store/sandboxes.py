@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -13,9 +14,11 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    not_,
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from warren.contracts.store import SandboxQuery
 from warren.model import limits
 from warren.model.errors import AlreadyExists
+from warren.model.pause import PauseKind
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.store import schema
 from warren.store.sandbox_row import from_row, label, network_text, to_row
@@ -34,28 +38,37 @@ _ROWS = schema.sandboxes
 _COLUMNS = schema.sandboxes.c
 _LABELS = schema.sandbox_labels.c
 _ALIVE = frozenset(state for state in State if state.is_live)
-_LIVE = tuple(state.value for state in State if state.is_live)
+LIVE = tuple(state.value for state in State if state.is_live)
 _KILLABLE = tuple(state.value for state in State if state.can_kill)
 
 
 async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int) -> bool:
     # The lock on the project's row makes count and insert one step on Postgres; on SQLite the transaction does.
-    await connection.execute(
-        select(schema.projects.c.id).where(schema.projects.c.id == sandbox.project_id).with_for_update()
-    )
+    await lock_project(connection, sandbox.project_id)
     present = (await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id))).one_or_none()
     if present is not None:
         if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
             return True  # a retry whose first answer got lost
         raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
-    live = select(func.count()).select_from(_ROWS).where(_of_project(sandbox.project_id), _COLUMNS.state.in_(_LIVE))
-    if (await connection.execute(live)).scalar_one() >= quota:
+    if await count_holding(connection, sandbox.project_id) >= quota:
         return False
     await connection.execute(insert(_ROWS).values(to_row(sandbox)))
     labels = [{"pair": label(key, value), "sandbox_id": sandbox.id} for key, value in sandbox.metadata.items()]
     if labels:
         await connection.execute(insert(schema.sandbox_labels), labels)
     return True
+
+
+async def lock_project(connection: AsyncConnection, project_id: str) -> None:
+    await connection.execute(select(schema.projects.c.id).where(schema.projects.c.id == project_id).with_for_update())
+
+
+async def count_holding(connection: AsyncConnection, project_id: str) -> int:
+    """Sandboxes that hold one of the project's places: see `model.sandbox.Sandbox.holds_place`."""
+    on_disk = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_kind != PauseKind.FROZEN.value)
+    holding = select(func.count()).select_from(_ROWS)
+    holding = holding.where(_of_project(project_id), _COLUMNS.state.in_(LIVE), not_(on_disk))
+    return (await connection.execute(holding)).scalar_one()
 
 
 async def find(connection: AsyncConnection, project_id: str, sandbox_id: str) -> Sandbox | None:
@@ -66,16 +79,27 @@ async def find(connection: AsyncConnection, project_id: str, sandbox_id: str) ->
 
 
 async def page(connection: AsyncConnection, query: SandboxQuery) -> Sequence[Sandbox]:
-    if len(query.metadata) > limits.MAX_METADATA_ENTRIES:
+    if len(query.metadata) > limits.MAX_METADATA_ENTRIES or not query.states:
         return []  # no sandbox has so many, and no statement should either
     rows = await connection.execute(page_statement(query))
     return [from_row(row) for row in rows]
 
 
-def page_statement(query: SandboxQuery) -> Select[tuple[object, ...]]:
-    """One walk along `sandboxes_by_state` in the order of the list; labels are looked up on the way."""
+def page_statement(query: SandboxQuery) -> Select[tuple[Any, ...]]:
+    """One walk along `sandboxes_by_state` for each state; what they find, a page of each, is put in order."""
+    walks = [_walk(query, state) for state in sorted(query.states)]
+    if len(walks) == 1:
+        return walks[0]
+    found = union_all(*(select(walk.subquery()) for walk in walks)).subquery()
+    order = (found.c.started_at, found.c.id)
+    order = order if query.ascending else tuple(column.desc() for column in order)
+    return select(found).order_by(*order).limit(query.limit)
+
+
+def _walk(query: SandboxQuery, state: State) -> Select[tuple[Any, ...]]:
+    """In the order of the list; labels are looked up on the way."""
     position = tuple_(_COLUMNS.started_at, _COLUMNS.id)
-    wanted: list[ColumnElement[bool]] = [_COLUMNS.state == State.RUNNING.value, _of_project(query.project_id)]
+    wanted: list[ColumnElement[bool]] = [_COLUMNS.state == state.value, _of_project(query.project_id)]
     if query.template_ids is not None:
         wanted.append(_COLUMNS.template_id.in_(query.template_ids))
     if query.started_after is not None:
@@ -98,7 +122,7 @@ async def count_running(connection: AsyncConnection, project_id: str) -> int:
 
 
 async def live(connection: AsyncConnection, server_id: str) -> Sequence[Sandbox]:
-    alive = select(_ROWS).where(_COLUMNS.server_id == server_id, _COLUMNS.state.in_(_LIVE))
+    alive = select(_ROWS).where(_COLUMNS.server_id == server_id, _COLUMNS.state.in_(LIVE))
     rows = await connection.execute(alive.order_by(_COLUMNS.started_at, _COLUMNS.id))
     return [from_row(row) for row in rows]
 
@@ -111,25 +135,25 @@ async def overdue(connection: AsyncConnection, server_id: str, now: datetime) ->
 
 
 async def wish_gone(connection: AsyncConnection, sandbox_id: str) -> Sandbox | None:
-    return await _change(connection, sandbox_id, _ALIVE, {"desired": Desired.GONE.value})
+    return await change(connection, sandbox_id, _ALIVE, {"desired": Desired.GONE.value})
 
 
 async def move(connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
     allowed = frozenset(state for state in expected if to in TRANSITIONS[state])
     changes = {"state": to.value} | ({"desired": Desired.GONE.value} if to is State.KILLING else {})
-    return await _change(connection, sandbox_id, allowed, changes)
+    return await change(connection, sandbox_id, allowed, changes)
 
 
 async def mark_running(
     connection: AsyncConnection, sandbox_id: str, started_at: datetime, expires_at: datetime
 ) -> Sandbox | None:
     changes = {"state": State.RUNNING.value, "started_at": started_at, "expires_at": expires_at}
-    return await _change(connection, sandbox_id, frozenset({State.CREATING}), changes)
+    return await change(connection, sandbox_id, frozenset({State.CREATING}), changes)
 
 
 async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
     changes = {"state": State.GONE.value, "end_reason": reason.value, "ended_at": at}
-    return await _change(connection, sandbox_id, _ALIVE, changes) is not None
+    return await change(connection, sandbox_id, _ALIVE, changes) is not None
 
 
 async def set_deadline(
@@ -138,12 +162,12 @@ async def set_deadline(
     asked = literal(expires_at, schema.Instant())
     later = case((_COLUMNS.expires_at > asked, _COLUMNS.expires_at), else_=asked)
     changes: dict[str, object] = {"expires_at": later if only_extend else asked}
-    return await _change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+    return await change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
 
 
 async def set_network(connection: AsyncConnection, sandbox_id: str, sandbox: Sandbox) -> bool:
     changes = {"network": network_text(sandbox.network)}
-    return await _change(connection, sandbox_id, frozenset({State.RUNNING}), changes) is not None
+    return await change(connection, sandbox_id, frozenset({State.RUNNING}), changes) is not None
 
 
 async def prune(connection: AsyncConnection, before: datetime) -> int:
@@ -153,7 +177,7 @@ async def prune(connection: AsyncConnection, before: datetime) -> int:
     return (await connection.execute(delete(_ROWS).where(_COLUMNS.id.in_(old)))).rowcount
 
 
-async def _change(
+async def change(
     connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], changes: Mapping[str, object]
 ) -> Sandbox | None:
     """Compare and set in one statement."""

@@ -18,6 +18,9 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    UniqueConstraint,
+    false,
+    true,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,6 +66,8 @@ projects = Table(
     Column("max_cpu_count", Integer, nullable=False),
     Column("max_memory_mb", Integer, nullable=False),
     Column("max_disk_mb", Integer, nullable=False),
+    Column("max_snapshot_mb", Integer, nullable=False, server_default="51200"),
+    Column("max_paused_days", Integer, nullable=False, server_default="30"),
 )
 
 api_keys = Table(
@@ -111,10 +116,50 @@ sandboxes = Table(
     Column("ended_at", Instant),
     # Empty in rows from before servers had ids; the first one to register takes those.
     Column("server_id", Text, nullable=False, server_default=""),
+    Column("digest", Text, nullable=False, server_default=""),
+    Column("default_user", Text, nullable=False, server_default="user"),
+    Column("default_workdir", Text, nullable=False, server_default="/home/user"),
+    Column("auto_pause", Boolean, nullable=False, server_default=false()),
+    Column("auto_pause_memory", Boolean, nullable=False, server_default=true()),
+    Column("auto_resume", Boolean, nullable=False, server_default=false()),
+    # How it sleeps: all empty while it does not, except that the last ones mean nothing without a kind.
+    Column("pause_kind", Text),
+    Column("pause_checkpoint", Text),
+    Column("pause_by", Text),
+    Column("pause_at", Instant),
+    Column("pause_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("pause_guest_silent", Boolean, nullable=False, server_default=false()),
     # Serves the page of a list in its order, the counts, the live ones of all projects, and the prune.
     Index("sandboxes_by_state", "state", "project_id", "started_at", "id"),
     # Serves a server's looks for its own live ones, every second.
     Index("sandboxes_of_server", "server_id", "state"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("checkpoint_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("source_id", Text, nullable=False),
+    Column("template_id", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("default_user", Text, nullable=False),
+    Column("default_workdir", Text, nullable=False),
+    Column("runtime", Text, nullable=False),
+    Column("cpu_count", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("disk_mb", Integer, nullable=False),
+    Column("pids", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    # The version name it holds now; rows without a name do not collide.
+    Column("name", Text),
+    Column("tag", Text, nullable=False),
+    UniqueConstraint("project_id", "name", "tag"),
+    # Serves the page of a list in its order.
+    Index("snapshots_of_project", "project_id", "created_at", "id"),
 )
 
 sandbox_labels = Table(

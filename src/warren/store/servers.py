@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.model.sandbox import Desired, EndReason, Sandbox, State
@@ -14,6 +14,8 @@ from warren.store.sandbox_row import from_row
 
 _COLUMNS = schema.servers.c
 _SANDBOXES = schema.sandboxes.c
+_ASLEEP = tuple(state.value for state in State if state.is_asleep)
+"""These have no deadline: their server finds them on its disk when it is back."""
 _LIVE = tuple(state.value for state in State if state.is_live)
 
 
@@ -46,7 +48,8 @@ async def give_up(connection: AsyncConnection, server: Server, now: datetime) ->
     silent = select(_COLUMNS.id).where(_COLUMNS.id == server.id, _COLUMNS.seen_at == server.seen_at)
     if (await connection.execute(silent.with_for_update())).one_or_none() is None:
         return []
-    due = or_(_SANDBOXES.expires_at <= now, _SANDBOXES.desired == Desired.GONE.value)
+    expired = and_(_SANDBOXES.state.not_in(_ASLEEP), _SANDBOXES.expires_at <= now)
+    due = or_(expired, _SANDBOXES.desired == Desired.GONE.value)
     lost = update(schema.sandboxes).where(_SANDBOXES.server_id == server.id, _SANDBOXES.state.in_(_LIVE), due)
     changes = {"state": State.GONE.value, "end_reason": EndReason.LOST.value, "ended_at": now}
     return [from_row(row) for row in await connection.execute(lost.values(**changes).returning(*_SANDBOXES))]

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery
+from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery, SnapshotQuery
 from warren.model.observation import LogEntry, Metric
+from warren.model.pause import Pause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.server import Server
+from warren.model.snapshot import Snapshot, SnapshotUsage
 from warren.model.template import Template
-from warren.store import idempotency, migrate, observations, projects, sandboxes, servers, templates
+from warren.store import idempotency, migrate, observations, projects, sandboxes, servers, sleep, snapshots, templates
 from warren.store.database import Database
 
 
@@ -105,6 +107,41 @@ class SqlStore:
             forgotten += batch
             if batch < sandboxes.PRUNE_BATCH:
                 return forgotten
+
+    # --- sleep and snapshots -------------------------------------------------------------------------------
+
+    async def claim_pause(self, sandbox_id: str, pause: Pause) -> Sandbox | None:
+        return await self._database.track(sleep.claim_pause, sandbox_id, pause)
+
+    async def mark_paused(self, sandbox_id: str, size: int) -> Sandbox | None:
+        return await self._database.write(sleep.mark_paused, sandbox_id, size)
+
+    async def claim_resume(self, project_id: str, sandbox_id: str, quota: int) -> Sandbox | None:
+        return await self._database.track(sleep.claim_resume, project_id, sandbox_id, quota)
+
+    async def mark_awake(self, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
+        return await self._database.track(sleep.mark_awake, sandbox_id, expires_at)
+
+    async def referenced_checkpoints(self) -> frozenset[str]:
+        return await self._database.read(sleep.referenced_checkpoints)
+
+    async def snapshot_usage(self, project_id: str) -> SnapshotUsage:
+        return await self._database.read(sleep.usage, project_id)
+
+    async def add_snapshot(self, snapshot: Snapshot) -> None:
+        await self._database.write(snapshots.add, snapshot)
+
+    async def snapshot(self, project_id: str, snapshot_id: str) -> Snapshot | None:
+        return await self._database.read(snapshots.find, project_id, snapshot_id)
+
+    async def named_snapshot(self, project_id: str, name: str, tag: str) -> Snapshot | None:
+        return await self._database.read(snapshots.find_named, project_id, name, tag)
+
+    async def snapshots(self, query: SnapshotQuery) -> Sequence[Snapshot]:
+        return await self._database.read(snapshots.page, query)
+
+    async def remove_snapshot(self, project_id: str, snapshot_id: str) -> bool:
+        return await self._database.write(snapshots.remove, project_id, snapshot_id)
 
     # --- servers -------------------------------------------------------------------------------------------
 

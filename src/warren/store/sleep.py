@@ -1,0 +1,61 @@
+"""Falling asleep and waking: transitions of sandboxes that carry a pause along."""
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from warren.model.errors import LimitReached
+from warren.model.pause import Pause
+from warren.model.sandbox import Sandbox, State
+from warren.model.snapshot import SnapshotUsage
+from warren.store import schema
+from warren.store.sandbox_row import pause_columns
+from warren.store.sandboxes import LIVE, change, count_holding, lock_project
+
+_SANDBOXES = schema.sandboxes.c
+_SNAPSHOTS = schema.snapshots.c
+
+
+async def claim_pause(connection: AsyncConnection, sandbox_id: str, pause: Pause) -> Sandbox | None:
+    changes = {"state": State.PAUSING.value, **pause_columns(pause)}
+    return await change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+
+
+async def mark_paused(connection: AsyncConnection, sandbox_id: str, size: int) -> Sandbox | None:
+    changes = {"state": State.PAUSED.value, "pause_bytes": size}
+    return await change(connection, sandbox_id, frozenset({State.PAUSING}), changes)
+
+
+async def claim_resume(connection: AsyncConnection, project_id: str, sandbox_id: str, quota: int) -> Sandbox | None:
+    await lock_project(connection, project_id)
+    claimed = await change(connection, sandbox_id, frozenset({State.PAUSED}), {"state": State.RESUMING.value})
+    if claimed is not None and await count_holding(connection, project_id) > quota:
+        raise LimitReached(
+            f"cannot resume the sandbox: the project's limit of {quota} sandboxes at once (sandboxes) is reached; "
+            "kill one or raise the limit"
+        )
+    return claimed
+
+
+async def mark_awake(connection: AsyncConnection, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
+    changes = {"state": State.RUNNING.value, "expires_at": expires_at, **pause_columns(None)}
+    return await change(connection, sandbox_id, frozenset({State.PAUSING, State.RESUMING}), changes)
+
+
+async def referenced_checkpoints(connection: AsyncConnection) -> frozenset[str]:
+    paused = select(_SANDBOXES.pause_checkpoint).where(
+        _SANDBOXES.state.in_(LIVE), _SANDBOXES.pause_checkpoint.is_not(None)
+    )
+    kept = select(_SNAPSHOTS.checkpoint_id)
+    return frozenset((await connection.execute(paused.union(kept))).scalars())
+
+
+async def usage(connection: AsyncConnection, project_id: str) -> SnapshotUsage:
+    paused = select(func.count(), func.coalesce(func.sum(_SANDBOXES.pause_bytes), 0)).where(
+        _SANDBOXES.state.in_(LIVE), _SANDBOXES.pause_checkpoint.is_not(None), _SANDBOXES.project_id == project_id
+    )
+    kept = select(func.count(), func.coalesce(func.sum(_SNAPSHOTS.bytes), 0)).where(_SNAPSHOTS.project_id == project_id)
+    sandboxes = (await connection.execute(paused)).one()
+    snapshots = (await connection.execute(kept)).one()
+    return SnapshotUsage(int(sandboxes[0]), int(sandboxes[1]), int(snapshots[0]), int(snapshots[1]))
