@@ -28,6 +28,7 @@ class Settings:
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
     kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
     audit_required: refuse every change while the audit log cannot be written.
+    stop_sandboxes_on_exit: a server that is told to stop ends its sandboxes first, instead of leaving them running.
     """
 
     state_dir: Path = DEFAULT_STATE_DIR
@@ -54,6 +55,7 @@ class Settings:
     log_level: str = "info"
     log_json: bool = False
     audit_required: bool = True
+    stop_sandboxes_on_exit: bool = False
 
     @property
     def public_domain(self) -> str:

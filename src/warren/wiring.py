@@ -24,6 +24,7 @@ from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.health import GuestHealth
 from warren.control.host_memory import is_memory_short
 from warren.control.identity import load_server_id
 from warren.control.keys import Keys
@@ -42,6 +43,7 @@ from warren.engine.oci.engine import OciEngine
 from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
+from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unauthenticated, Unavailable
 from warren.model.pool import Budget, parse_floors
@@ -68,6 +70,7 @@ class Control:
     live: LiveSandboxes
     supervision: Supervision
     observations: Observations
+    health: GuestHealth
     meters: Meters
 
 
@@ -107,6 +110,7 @@ def build_control(
         meters=meters,
         audit=audit,
     )
+    health = GuestHealth(guest=guest, store=store, clock=clock, live=live, meters=meters)
     return Control(
         server_id=server_id,
         context=context,
@@ -115,6 +119,7 @@ def build_control(
         live=live,
         supervision=supervision,
         observations=observations,
+        health=health,
         meters=meters,
     )
 
@@ -183,7 +188,11 @@ def _write_private(path: Path, text: str) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Run API, gateway and engine in this process until SIGINT or SIGTERM. Sandboxes go on afterwards."""
+    """Run API, gateway and engine in this process until SIGINT or SIGTERM.
+
+    Then requests under way get `limits.STOP_DRAIN_S`; what is not done by then is broken off, and undone at once or by
+    the next server. Sandboxes go on, unless the settings say otherwise.
+    """
     configure(settings.log_level, settings.log_json)
     prepare_state(settings)
     engine, guest = OciEngine(settings), GuestdClient()
@@ -208,6 +217,7 @@ async def serve(settings: Settings) -> None:
         await control.supervision.adopt()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")
+        work.spawn(control.health.run(), "health")
         work.spawn(control.spares.run(lambda: control.starting.is_idle, is_memory_short), "pool")
         stack.push_async_callback(control.spares.drain)
         gateway = Gateway(
@@ -224,6 +234,17 @@ async def serve(settings: Settings) -> None:
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await _serve_api(settings, control.context, stop)
+        if settings.stop_sandboxes_on_exit:
+            await _end_sandboxes(control.supervision)
+
+
+async def _end_sandboxes(supervision: Supervision) -> None:
+    log.info("ending all sandboxes")
+    try:
+        async with asyncio.timeout(limits.STOP_ALL_DEADLINE_S):
+            await supervision.end_all()
+    except TimeoutError:
+        log.error("not all sandboxes ended in time; the next server goes on with it")
 
 
 async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) -> None:
@@ -232,7 +253,7 @@ async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) 
         log_config=None,
         access_log=False,
         timeout_keep_alive=300,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=int(limits.STOP_DRAIN_S),
         lifespan="off",
         # The gateway says who asks; nobody but a process of this machine is believed, whatever the environment says.
         forwarded_allow_ips="127.0.0.1",
@@ -244,7 +265,7 @@ async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) 
             group.create_task(server._serve([listener]))  # pyright: ignore[reportPrivateUsage]
             log.info("serving", api=settings.api_port, gateway=settings.gateway_port, tls=settings.tls_port)
             await stop.wait()
-            log.info("stopping; sandboxes go on")
+            log.info("stopping")
             server.should_exit = True
 
 

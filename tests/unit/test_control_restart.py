@@ -13,11 +13,13 @@ from tests.unit.api_server import BASE
 from tests.unit.waiting import eventually
 from warren.audit.memory import MemoryAudit
 from warren.contracts.engine import SandboxSpec
+from warren.control import supervision
 from warren.control.sandbox_start import StartRequest
 from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
 from warren.guest.fake import FakeGuest
 from warren.model.errors import Busy
+from warren.model.policy import ALL_TRAFFIC, EgressPolicy
 from warren.model.sandbox import EndReason, Resources, Sandbox, State
 from warren.model.template import TemplateImage
 from warren.settings import Settings
@@ -76,6 +78,46 @@ async def test_what_died_meanwhile_is_gone(machine: Machine) -> None:
     async with machine.server():
         row = await machine.row(sandbox)
         assert (row.state, row.end_reason) == (State.GONE, EndReason.DIED)
+
+
+async def test_after_a_restart_of_the_machine_what_ran_is_gone_for_that_reason(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+    await machine.engine.destroy(sandbox.id)
+    machine.engine.machine_restarted = True
+    async with machine.server():
+        assert (await machine.row(sandbox)).end_reason is EndReason.MACHINE_RESTARTED
+
+
+async def test_rules_set_just_before_a_crash_are_those_of_the_record_afterwards(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+    await machine.engine.set_egress(sandbox.id, EgressPolicy(deny=(ALL_TRAFFIC,)))
+    async with machine.server():
+        assert machine.engine.egress(sandbox.id) == sandbox.network.egress()
+
+
+async def test_one_row_that_cannot_be_finished_does_not_keep_the_server_from_starting(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_SWEEP_PERIOD_S", 0.01)
+    async with machine.server() as control:
+        sandbox, other = await machine.sandbox(control), await machine.sandbox(control)
+    await machine.engine.destroy(sandbox.id)
+
+    async def locked(*_: object) -> None:
+        raise Busy
+
+    with monkeypatch.context() as broken:
+        broken.setattr(machine.store, "move", locked)
+        async with machine.server() as control:
+            assert control.live.find(other.id) is not None
+            broken.undo()
+            await eventually(lambda: _is_gone_row(machine, sandbox))
+
+
+async def _is_gone_row(machine: Machine, sandbox: Sandbox) -> bool:
+    return (await machine.row(sandbox)).end_reason is EndReason.DIED
 
 
 async def test_a_deadline_that_passed_meanwhile_is_enforced(machine: Machine) -> None:

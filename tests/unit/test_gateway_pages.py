@@ -23,6 +23,10 @@ FIREFOX = {
                 "code": 502,
             },
         ),
+        (
+            pages.silent("abc"),
+            {"sandboxId": "abc", "message": "The sandbox is running but its guest does not answer", "code": 502},
+        ),
         (pages.hidden("/init"), {"message": "Not found", "path": "/init", "code": 404}),
         (pages.signature_unknown(), {"message": "invalid signature", "code": 401}),
     ],

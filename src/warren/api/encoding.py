@@ -48,6 +48,7 @@ def detail(admission: Admission, domain: str) -> SandboxDetail:
             denyOut=list(network.deny_out),
             maskRequestHost=network.mask_host,
         ),
+        health=admission.health,
     )
 
 

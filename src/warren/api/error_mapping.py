@@ -24,6 +24,7 @@ STATUS: Mapping[type[errors.WarrenError], int] = {
     errors.LimitReached: 429,
     errors.NotSupported: 501,
     errors.Unavailable: 503,
+    errors.NoSpace: 507,
     errors.Timeout: 504,
     errors.EngineFailed: 500,
 }

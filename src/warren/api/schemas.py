@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from warren.model import limits
 from warren.model.errors import InvalidNetworkRule, NotSupported
+from warren.model.health import Health
 from warren.model.policy import ALL_TRAFFIC, NetworkPolicy, parse_networks
 
 ENVD_VERSION = "0.6.13"
@@ -238,6 +239,8 @@ class SandboxDetail(ListedSandbox):
     domain: str | None
     network: NetworkOut
     lifecycle: Lifecycle = Lifecycle()
+    health: Health
+    """Warren's own."""
 
 
 class MetricOut(BaseModel):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import click
@@ -23,16 +24,17 @@ def root() -> None:
 
 
 @root.command()
+@click.option("--stop-sandboxes-on-exit", is_flag=True, help="End all its sandboxes when the server is told to stop.")
 @click.pass_obj
-def serve(machine: Machine) -> None:
-    """Run the server in the foreground, until Ctrl-C. Sandboxes live on while it is away.
+def serve(machine: Machine, stop_sandboxes_on_exit: bool) -> None:
+    """Run the server in the foreground, until Ctrl-C. Sandboxes live on while it is away, unless told otherwise.
 
     Its settings are the WARREN_* variables; see docs or `warren info`.
     """
     settings = machine.settings()
     if not machine.is_root:
         raise BadRequest("cannot run sandboxes as an ordinary user: start the server as root, with sudo")
-    machine.serve(settings)
+    machine.serve(replace(settings, stop_sandboxes_on_exit=settings.stop_sandboxes_on_exit or stop_sandboxes_on_exit))
 
 
 for command in (

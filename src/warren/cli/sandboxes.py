@@ -108,6 +108,7 @@ def info(machine: Machine, sandbox_id: str, as_json: bool) -> None:
             ("template", found.get("alias") or found["templateID"]),
             ("runtime", found.get("runtime")),
             ("state", found["state"]),
+            ("health", found.get("health")),
             ("started", display.when(found["startedAt"])),
             ("ends", f"{display.when(found['endAt'])} (in {display.left(found['endAt'], now)})"),
             ("size", f"{found['cpuCount']} CPU, {found['memoryMB']} MiB memory, {found['diskSizeMB']} MiB disk"),

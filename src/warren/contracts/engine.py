@@ -95,6 +95,11 @@ class Engine(Protocol):
         """Names that `SandboxSpec.runtime` may have, the default first."""
         ...
 
+    @property
+    def machine_restarted(self) -> bool:
+        """Whether the machine was started anew since sandboxes were last made here: none of those can live."""
+        ...
+
     async def open(self) -> None:
         """Prepare the machine (bridge, rules, cgroup parent, pools); clear what a crash left half-made.
 

@@ -64,6 +64,10 @@ class Guest(Protocol):
         """Log entries with a sequence number above `after`, at most `limits.GUEST_LOG_BATCH`. Safe to retry."""
         ...
 
+    async def check(self, address: str) -> None:
+        """Return when the guest answers as one does; whatever else it says is as good as nothing. Safe to retry."""
+        ...
+
     async def close(self) -> None:
         """Drop pooled connections."""
         ...

@@ -12,6 +12,7 @@ class Route:
     address: what to dial. access_token: the guest's, None when it is open; only for signed URLs.
     control_token: for the guest's tunnel. traffic_token: None when every port is public.
     mask_host: replaces Host towards user ports, `${PORT}` stands for the port.
+    answers: False while its guest does not answer; nothing is relayed then.
     """
 
     sandbox_id: str
@@ -20,6 +21,7 @@ class Route:
     control_token: str
     traffic_token: str | None = None
     mask_host: str | None = None
+    answers: bool = True
 
 
 class Routes(Protocol):
@@ -32,5 +34,6 @@ class Routes(Protocol):
         ...
 
     def on_gone(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the id as soon as a sandbox is killed or dies, before its address is reused."""
+        """Call `callback` with the id as soon as a sandbox is killed, dies (before its address is reused) or falls
+        silent."""
         ...

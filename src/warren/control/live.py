@@ -1,6 +1,7 @@
 """The sandboxes that take traffic now: what the gateway routes by, and what the deadlines run on."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import structlog
 
@@ -50,5 +51,17 @@ class LiveSandboxes:
         if self._routes.pop(sandbox_id, None) is None:
             return
         self._meters.running.labels(self._runtimes.pop(sandbox_id)).dec()
+        self._cut(sandbox_id)
+
+    def mark(self, route: Route, *, answers: bool) -> bool:
+        """Note whether the guest behind this route answers; False when the route is another one by now."""
+        if self._routes.get(route.sandbox_id) is not route:
+            return False
+        self._routes[route.sandbox_id] = replace(route, answers=answers)
+        if not answers:
+            self._cut(route.sandbox_id)
+        return True
+
+    def _cut(self, sandbox_id: str) -> None:
         for callback in self._callbacks:
             callback(sandbox_id)

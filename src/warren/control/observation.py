@@ -97,6 +97,8 @@ class Observations:
 
     async def _fetch_logs(self, route: Route) -> None:
         sandbox_id = route.sandbox_id
+        if not route.answers:
+            return
         async with self._log_locks.setdefault(sandbox_id, asyncio.Lock()):
             try:
                 after = self._log_seen.get(sandbox_id)

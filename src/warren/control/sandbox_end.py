@@ -1,7 +1,7 @@
 """Ending a sandbox: by request, by its deadline, or because it died. All ways lead through `Ending.end`."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -13,7 +13,7 @@ from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.work import Work
 from warren.model.audit import Event, Kind, Outcome
-from warren.model.errors import WarrenError
+from warren.model.errors import NoSpace, WarrenError
 from warren.model.observation import Level, LogEntry
 from warren.model.sandbox import EndReason, State
 from warren.telemetry.meters import Meters
@@ -39,18 +39,28 @@ class Ending:
         self._engine, self._store, self._clock, self._live, self._work = engine, store, clock, live, work
         self._meters, self._audit = meters, audit
         self._under_way: dict[str, asyncio.Future[bool]] = {}
+        self._owed: dict[str, EndReason] = {}
 
     async def end(self, sandbox_id: str, reason: EndReason) -> bool:
         """End a sandbox and return when nothing of it is left; False when it was gone already.
 
         Concurrent calls join the first one. Goes on to its end when the caller goes away. Raises EngineFailed when
-        the runtime refuses; the state then stays `killing`, and `resume` tries again.
+        the runtime refuses; the state then stays `killing`, and `settle_debts` tries again.
         """
         return await self._joined(sandbox_id, self._end, reason)
 
     async def resume(self, sandbox_id: str, reason: EndReason) -> bool:
         """Finish an end that broke off: the row says `killing`, and nobody here is at it."""
         return await self._joined(sandbox_id, self._finish, reason)
+
+    def owe(self, sandbox_id: str, reason: EndReason) -> None:
+        """This end has to come to pass, and cannot at the moment."""
+        self._owed.setdefault(sandbox_id, reason)
+
+    def settle_debts(self, killing: Iterable[str]) -> None:
+        """Try what is owed once more, and the ends of sandboxes whose row says `killing`."""
+        for sandbox_id, reason in ({key: EndReason.KILLED for key in killing} | self._owed).items():
+            self._work.spawn(self.resume(sandbox_id, reason), f"end {sandbox_id} again")
 
     async def _joined(
         self, sandbox_id: str, step: Callable[[str, EndReason], Coroutine[Any, Any, bool]], reason: EndReason
@@ -63,20 +73,38 @@ class Ending:
         return await asyncio.shield(under_way)
 
     async def _end(self, sandbox_id: str, reason: EndReason) -> bool:
-        if await self._store.move(sandbox_id, frozenset({State.CREATING, State.RUNNING}), State.KILLING) is None:
-            return False
+        try:
+            if await self._store.move(sandbox_id, frozenset({State.CREATING, State.RUNNING}), State.KILLING) is None:
+                return False
+        except NoSpace:
+            # Its own layer may be what fills the disk: with that given back, the end can be written down.
+            log.warning("ending a sandbox before it is noted: the disk is full", sandbox=sandbox_id)
         return await self._finish(sandbox_id, reason)
 
     async def _finish(self, sandbox_id: str, reason: EndReason) -> bool:
         self._live.remove(sandbox_id)
         await self.discard(sandbox_id, reason)
         entry = LogEntry(self._clock.now(), Level.INFO, "warren", f"sandbox ended: {reason}", {"reason": reason})
-        await self._store.add_logs(sandbox_id, [entry])
+        try:
+            await self._store.add_logs(sandbox_id, [entry])
+        except WarrenError as error:  # it has ended all the same
+            log.warning("cannot log the end of a sandbox", sandbox=sandbox_id, error=error.message)
         log.info("sandbox ended", sandbox=sandbox_id, reason=reason)
         return True
 
     async def discard(self, sandbox_id: str, reason: EndReason) -> None:
-        """Remove what the engine has of a sandbox, then say that it is gone. Idempotent."""
+        """Remove what the engine has of a sandbox, then say that it is gone. Idempotent; owed when it fails."""
+        try:
+            await self._destroy(sandbox_id)
+            if await self._store.mark_gone(sandbox_id, reason, self._clock.now()):
+                self._meters.ends.labels(reason.value).inc()
+                self._audit.note(Event(Kind.SANDBOX_END, Outcome.OBSERVED, reason.value, f"sandbox:{sandbox_id}"))
+        except WarrenError:
+            self.owe(sandbox_id, reason)
+            raise
+        self._owed.pop(sandbox_id, None)
+
+    async def _destroy(self, sandbox_id: str) -> None:
         for attempt in range(1, _DESTROY_ATTEMPTS + 1):
             try:
                 await self._engine.destroy(sandbox_id)
@@ -86,6 +114,3 @@ class Ending:
                 if attempt == _DESTROY_ATTEMPTS:
                     raise
                 await asyncio.sleep(_RETRY_PAUSE_S)
-        if await self._store.mark_gone(sandbox_id, reason, self._clock.now()):
-            self._meters.ends.labels(reason.value).inc()
-            self._audit.note(Event(Kind.SANDBOX_END, Outcome.OBSERVED, reason.value, f"sandbox:{sandbox_id}"))

@@ -22,6 +22,7 @@ from warren.model.errors import (
     SandboxChanging,
     SandboxNotFound,
 )
+from warren.model.health import Health
 from warren.model.policy import NetworkPolicy
 from warren.model.project import Project
 from warren.model.sandbox import SANDBOX_ID, EndReason, Sandbox, State
@@ -29,11 +30,12 @@ from warren.model.sandbox import SANDBOX_ID, EndReason, Sandbox, State
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A sandbox with the tokens that its owner may see."""
+    """A sandbox with what only its owner may know: its tokens, and whether its guest answers."""
 
     sandbox: Sandbox
     access_token: str | None
     traffic_token: str | None
+    health: Health = Health.OK
 
 
 class Sandboxes:
@@ -126,10 +128,12 @@ class Sandboxes:
             raise SandboxNotFound.of(sandbox_id)
 
     def admission(self, sandbox: Sandbox) -> Admission:
+        route = self._live.find(sandbox.id)
         return Admission(
             sandbox=sandbox,
             access_token=self._tokens.access(sandbox.id) if sandbox.secured else None,
             traffic_token=None if sandbox.network.public_traffic else self._tokens.traffic(sandbox.id),
+            health=Health.OK if route is None or route.answers else Health.UNRESPONSIVE,
         )
 
     async def _extend(self, project: Project, sandbox_id: str, timeout_s: int) -> Sandbox:

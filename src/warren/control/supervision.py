@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from warren.contracts.clock import Clock
-from warren.contracts.engine import Engine
+from warren.contracts.engine import Engine, Placement
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
 from warren.control.work import Work
 from warren.model import limits
+from warren.model.errors import WarrenError
 from warren.model.sandbox import Desired, EndReason, Sandbox, State
 
 log = structlog.get_logger(__name__)
@@ -57,17 +58,42 @@ class Supervision:
         running = {placement.id: placement for placement in await self._engine.list()}
         for sandbox in await self._store.live_sandboxes(self._server_id):
             placement = running.pop(sandbox.id, None)
-            if sandbox.state is State.RUNNING and placement is not None:
-                self.watch(sandbox, placement.address)
-                log.info("sandbox adopted", sandbox=sandbox.id)
-            elif sandbox.state is State.KILLING:
-                await self._ending.resume(sandbox.id, EndReason.KILLED)
-            else:
-                failed = sandbox.state is State.CREATING
-                await self._ending.end(sandbox.id, EndReason.FAILED_TO_START if failed else EndReason.DIED)
+            try:
+                await self._take_over(sandbox, placement)
+            except WarrenError as error:
+                log.error("sandbox not taken over yet", sandbox=sandbox.id, error=error.message)
         for sandbox_id in running:
             log.warning("destroying a sandbox that no record names", sandbox=sandbox_id)
             await self._engine.destroy(sandbox_id)
+
+    async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> None:
+        if sandbox.state is State.RUNNING and placement is not None:
+            self.watch(sandbox, placement.address)
+            log.info("sandbox adopted", sandbox=sandbox.id)
+            # The last server may have ended between the engine's rules and the record of them.
+            await self._engine.set_egress(sandbox.id, sandbox.network.egress())
+        elif sandbox.state is State.KILLING:
+            await self._ending.resume(sandbox.id, EndReason.KILLED)
+        else:
+            await self._end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
+
+    def _reason_found_gone(self, sandbox: Sandbox) -> EndReason:
+        if sandbox.state is State.CREATING:
+            return EndReason.FAILED_TO_START
+        return EndReason.MACHINE_RESTARTED if self._engine.machine_restarted else EndReason.DIED
+
+    async def end_all(self) -> None:
+        """End every sandbox here: the server stops and was told to take them with it."""
+        gate = asyncio.Semaphore(limits.ENDS_AT_ONCE)
+
+        async def end(sandbox_id: str) -> None:
+            async with gate:
+                try:
+                    await self._ending.end(sandbox_id, EndReason.SERVER_STOPPED)
+                except WarrenError as error:
+                    log.error("sandbox not ended; the next server will", sandbox=sandbox_id, error=error.message)
+
+        await asyncio.gather(*(end(placement.id) for placement in await self._engine.list()))
 
     async def run(self) -> None:
         """Enforce deadlines and sweep, until cancelled."""
@@ -79,7 +105,15 @@ class Supervision:
         await self._engine.death(sandbox_id)
         self._live.remove(sandbox_id)
         self._deadlines.pop(sandbox_id, None)
-        await self._ending.end(sandbox_id, EndReason.DIED)
+        await self._end_for_sure(sandbox_id, EndReason.DIED)
+
+    async def _end_for_sure(self, sandbox_id: str, reason: EndReason) -> None:
+        """Of what has no processes any more: nobody else will ask for its end again."""
+        try:
+            await self._ending.end(sandbox_id, reason)
+        except WarrenError:
+            self._ending.owe(sandbox_id, reason)
+            raise
 
     async def _enforce_deadlines(self) -> None:
         while True:
@@ -121,7 +155,6 @@ class Supervision:
         """What a failure or a jump of the clock left behind."""
         now = self._clock.now()
         await self._end_overdue(now)
-        for sandbox in await self._store.live_sandboxes(self._server_id):
-            if sandbox.state is State.KILLING:
-                self._work.spawn(self._ending.resume(sandbox.id, EndReason.KILLED), f"sweep {sandbox.id}")
+        live = await self._store.live_sandboxes(self._server_id)
+        self._ending.settle_debts(sandbox.id for sandbox in live if sandbox.state is State.KILLING)
         await self._store.prune_gone(now - timedelta(seconds=limits.GONE_KEPT_S))

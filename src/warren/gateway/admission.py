@@ -70,7 +70,7 @@ def _by_signature(asked: Asked, routes: Routes) -> ToSandbox | Refusal:
     if not is_signed(asked.path):
         return pages.malformed("Missing E2b-Sandbox-Id and E2b-Sandbox-Port headers, and the host names no sandbox")
     route = find_signer(asked.method, asked.path, routes.all())
-    return pages.signature_unknown() if route is None else ToSandbox(route, GUEST_PORT)
+    return pages.signature_unknown() if route is None else _to(route, GUEST_PORT)
 
 
 def _by_name(asked: Asked, target: SandboxTarget, routes: Routes) -> ToSandbox | Refusal:
@@ -85,4 +85,8 @@ def _by_name(asked: Asked, target: SandboxTarget, routes: Routes) -> ToSandbox |
             return pages.token_missing(target.sandbox_id)
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), route.traffic_token.encode()):
             return pages.token_wrong(target.sandbox_id)
-    return ToSandbox(route, target.port)
+    return _to(route, target.port)
+
+
+def _to(route: Route, port: int) -> ToSandbox | Refusal:
+    return ToSandbox(route, port) if route.answers else pages.silent(route.sandbox_id)

@@ -53,6 +53,11 @@ def bad_answer(sandbox_id: str, port: int) -> Refusal:
     return Refusal(502, message, "Bad Answer", sandbox_id, port)
 
 
+def silent(sandbox_id: str) -> Refusal:
+    message = "The sandbox is running but its guest does not answer"
+    return Refusal(502, message, "Sandbox Does Not Answer", sandbox_id)
+
+
 def token_missing(sandbox_id: str) -> Refusal:
     message = f"Missing traffic access token: this sandbox wants the header {TRAFFIC_HEADER}"
     return Refusal(403, message, "Missing Traffic Access Token", sandbox_id)

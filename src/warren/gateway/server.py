@@ -147,9 +147,19 @@ class Gateway:
         try:
             return await relay_http(Exchange(request, path, link, port, forwarding, relay))
         except (PortClosed, BadUpstream) as error:
-            return _refusal(link, port, closed=isinstance(error, PortClosed))
+            return self._refusal(link, port, closed=isinstance(error, PortClosed))
         finally:
             link.leave(relay)
+
+    def _refusal(self, link: Link, port: int, *, closed: bool) -> Refusal:
+        if link.control_token is None:
+            return pages.api_unreachable()
+        route = self._routes.find(link.key)
+        if route is not None and not route.answers:
+            return pages.silent(link.key)
+        if link.is_gone or (closed and port == GUEST_PORT):
+            return pages.not_found(link.key)  # a guest always listens: without one there is no sandbox any more
+        return pages.port_closed(link.key, port) if closed else pages.bad_answer(link.key, port)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -164,14 +174,6 @@ class Gateway:
         self._timers["renew"] = loop.call_later(limits.GATEWAY_CERTIFICATE_CHECK_S, self._renew)
         self._tls = ensure_certificates(self._tls.directory, self._domain)
         self._context.load_cert_chain(self._tls.certificate, self._tls.key)
-
-
-def _refusal(link: Link, port: int, *, closed: bool) -> Refusal:
-    if link.control_token is None:
-        return pages.api_unreachable()
-    if link.is_gone or (closed and port == GUEST_PORT):
-        return pages.not_found(link.key)  # a guest always listens: without one there is no sandbox any more
-    return pages.port_closed(link.key, port) if closed else pages.bad_answer(link.key, port)
 
 
 def _server_context(tls: TlsFiles) -> ssl.SSLContext:

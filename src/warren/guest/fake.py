@@ -33,5 +33,9 @@ class FakeGuest:
         entries = self.entries.get(address, [])
         return GuestLogs(tuple(entries[after:]), len(entries))
 
+    async def check(self, address: str) -> None:
+        if self.silent:
+            raise Timeout(f"cannot get an answer from the guest at {address}")
+
     async def close(self) -> None:
         return None

@@ -46,6 +46,17 @@ class GuestdClient:
         url = f"{_base(address)}/warren/logs?after={after}&limit={limits.GUEST_LOG_BATCH}"
         return parse_logs(await self._control("GET", url, control_token), after)
 
+    async def check(self, address: str) -> None:
+        try:
+            async with asyncio.timeout(limits.GUEST_CALL_DEADLINE_S):
+                answer = await self._call("GET", f"{_base(address)}/health", {}, None, limits.GUEST_CALL_DEADLINE_S)
+        except TimeoutError:
+            raise Timeout(f"cannot get an answer from the guest at {address}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"cannot understand the guest: {error}") from error
+        if answer:
+            raise Unavailable("cannot understand the guest: it says more than it should")
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
@@ -59,14 +70,17 @@ class GuestdClient:
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"cannot use the guest: {error}") from error
 
-    async def _call(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> bytes:
+    async def _call(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None, connect_s: float = _CONNECT_ATTEMPT_S
+    ) -> bytes:
         if self._session is None:
             # No connection outlives its call: the address may belong to another sandbox a moment later.
             connector = aiohttp.TCPConnector(force_close=True, limit=0)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_ATTEMPT_S)
-            )
-        async with self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
+            self._session = aiohttp.ClientSession(connector=connector)
+        deadlines = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        async with self._session.request(
+            method, url, headers=headers, data=body, allow_redirects=False, timeout=deadlines
+        ) as answer:
             content = await answer.content.read(limits.GUEST_ANSWER_MAX_BYTES)
             while content and not answer.content.at_eof() and len(content) < limits.GUEST_ANSWER_MAX_BYTES:
                 content += await answer.content.read(limits.GUEST_ANSWER_MAX_BYTES - len(content))

@@ -201,7 +201,7 @@ class NoCapacity(Unavailable):
 
 
 class NoSpace(Unavailable):
-    """cannot keep that: the disk of the state folder is full; free some and try again"""
+    """cannot keep that: the disk of the state folder is full; free some space, then try again"""
 
     code = "no_space"
 

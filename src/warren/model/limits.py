@@ -80,6 +80,26 @@ GUEST_ANSWER_MAX_BYTES = 4 * 1024 * 1024
 """Bytes that the server reads of a guest's answer to a control call: the guest is not trusted."""
 KILL_DEADLINE_S = 15.0
 """Seconds for a runtime to kill and delete a sandbox before the engine calls it failed."""
+ENDS_AT_ONCE = 16
+"""Sandboxes ended at the same time when all of them are."""
+STOP_DRAIN_S = 10.0
+"""Seconds that requests under way get when the server stops; what is not done by then is broken off and undone."""
+STOP_ALL_DEADLINE_S = 120.0
+"""Seconds to end all sandboxes when the server was asked to take them with it; what is left, the next one finishes."""
+
+# --- whether guests answer ---------------------------------------------------------------------------------
+HEALTH_PERIOD_S = 4.0
+"""Seconds between two questions to a guest whether it still answers."""
+HEALTH_CALLS_AT_ONCE = 64
+"""Guests asked at the same time; each silent one holds a place for `GUEST_CALL_DEADLINE_S`."""
+HEALTH_MISSES = 3
+"""Questions in a row without an answer before a guest counts as unresponsive."""
+HEALTH_SILENCE_S = 12.0
+"""Seconds that these misses must span: a guest that merely waits for its turn on a crowded machine answers sooner."""
+HEALTH_PULSE_S = 0.5
+"""Seconds between two looks whether this server itself gets its turn."""
+HEALTH_LATENESS_S = 0.5
+"""Seconds that the server may be late by; after more, the questions it had open say nothing about the guests."""
 
 # --- servers that share a database ---------------------------------------------------------------------------
 WISH_PERIOD_S = 1.0

@@ -75,6 +75,8 @@ class EndReason(enum.StrEnum):
     FAILED_TO_START = "failed_to_start"
     LOST = "lost"
     """Its server was away when it was due to end; that server destroys what is left when it is back."""
+    MACHINE_RESTARTED = "machine_restarted"
+    SERVER_STOPPED = "server_stopped"
 
 
 @dataclass(frozen=True, slots=True)

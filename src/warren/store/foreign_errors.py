@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from warren.model.errors import Busy, Conflict, Unavailable, WarrenError
+from warren.model.errors import Busy, Conflict, NoSpace, Unavailable, WarrenError
 
 _SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _SQLITE_FULL = {sqlite3.SQLITE_FULL}
@@ -43,7 +43,7 @@ def meaning(error: BaseException | None) -> WarrenError:
     if primary in _SQLITE_BUSY or state in _POSTGRES_BUSY:
         return Busy("cannot reach the database in time: it is locked; try again")
     if primary in _SQLITE_FULL or state in _POSTGRES_FULL:
-        return Unavailable("cannot store anything: the disk under the database is full; free some space")
+        return NoSpace()
     if primary in _SQLITE_BROKEN:
         return Unavailable("cannot read the database: its file is damaged; restore it from a backup")
     return Unavailable(f"cannot use the database: {error}")

@@ -38,6 +38,9 @@ class Meters:
             ["runtime", "outcome"],
             registry=registry,
         )
+        self.unresponsive = Gauge(
+            "warren_sandboxes_unresponsive", "Sandboxes running now whose guest does not answer", registry=registry
+        )
         self.api_requests = Counter(
             "warren_api_requests", "REST requests", ["method", "route", "status"], registry=registry
         )

@@ -65,6 +65,7 @@ class FakeEngine:
         self._address = address
         self.machine = machine or FakeMachine()
         self.fail_next: str | None = None
+        self.machine_restarted = False
 
     @property
     def runtimes(self) -> tuple[str, ...]:

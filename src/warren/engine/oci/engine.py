@@ -1,5 +1,6 @@
 """The engine of this machine (`warren.contracts.engine.Engine`)."""
 
+import errno
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +23,14 @@ from warren.engine.oci.runsc import Runsc
 from warren.engine.oci.runtime import Runtime
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
-from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NotSupported, SandboxNotFound
+from warren.model.errors import (
+    AlreadyExists,
+    BadRequest,
+    EngineFailed,
+    NoSpace,
+    NotSupported,
+    SandboxNotFound,
+)
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.sandbox import SANDBOX_ID
@@ -30,6 +38,7 @@ from warren.model.snapshot import SnapshotKind
 from warren.settings import Settings
 
 RUNTIME_NAMES = ("runsc", "crun")
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +60,7 @@ class OciEngine:
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
         self._hold: Hold | None = None
+        self.machine_restarted = False
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -75,6 +85,7 @@ class OciEngine:
         log.info("engine open", bridge=self._plan.bridge, adopted=len(self._boxes), slots=self._plan.count)
 
     def _prepare_machine(self) -> None:
+        self.machine_restarted = not self._places.is_of_this_boot()
         forget_other_boots(self._places)
         guest_dir = install_guest(self._settings.guestd, self._places.guests)
         runsc = Runsc(self._settings.runsc, self._places, guest_dir, self._cgroups)
@@ -158,9 +169,12 @@ class OciEngine:
         try:
             return self._run(runtime, spec, box)
         except OSError as error:
+            if error.errno in _DISK_FULL:
+                raise NoSpace(f"cannot start sandbox {spec.id}: the disk is full; free some space") from error
             raise EngineFailed(f"cannot start sandbox {spec.id}: {error}") from error
 
     def _run(self, runtime: Runtime, spec: SandboxSpec, box: Box) -> ProcessId:
+        self._places.note_boot()
         box.folder.mkdir(mode=0o700)
         box.record.write(box.folder)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
@@ -238,7 +252,8 @@ class OciEngine:
         async with box.lock:
             if self._boxes.get(sandbox_id) is not box:
                 raise SandboxNotFound.of(sandbox_id)
-            await on_thread(self._replace_egress, box, egress)
+            if egress != box.egress:
+                await on_thread(self._replace_egress, box, egress)
 
     def _replace_egress(self, box: Box, egress: EgressPolicy) -> None:
         change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, egress)

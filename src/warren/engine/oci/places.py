@@ -4,9 +4,11 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from warren.engine.oci.process import boot_id
 from warren.model.errors import EngineFailed, Unavailable
 from warren.settings import Settings
 
@@ -54,6 +56,21 @@ class Places:
     @property
     def guests(self) -> Path:
         return self.state / "guest"
+
+    @property
+    def boot(self) -> Path:
+        """Which boot of the machine the last sandbox was made in; unlike the run folder it outlives that boot."""
+        return self.state / "boot"
+
+    def is_of_this_boot(self) -> bool:
+        return not self.boot.exists() or self.boot.read_text() == boot_id()
+
+    def note_boot(self) -> None:
+        """Not before the first new sandbox: until then a restart may have yet to be told from the last boot's rows."""
+        if not (self.boot.exists() and self.is_of_this_boot()):
+            fresh = self.state / f".boot.{threading.get_native_id()}"
+            fresh.write_text(boot_id())
+            fresh.rename(self.boot)
 
     def make(self) -> None:
         """All of them, for root only: a sandbox's layer is nobody else's to read."""
