@@ -11,6 +11,7 @@ import httpx
 
 from warren.api.app import create_app
 from warren.audit.memory import MemoryAudit
+from warren.contracts.store import Store
 from warren.control.keys import Keys
 from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
@@ -20,6 +21,7 @@ from warren.model.sandbox import Resources
 from warren.model.template import Template
 from warren.settings import Settings
 from warren.store.memory import MemoryStore
+from warren.store.sql import SqlStore
 from warren.wiring import Control, build_control
 
 BASE = Template(
@@ -39,7 +41,7 @@ class ApiServer:
     control: Control
     engine: FakeEngine
     guest: FakeGuest
-    store: MemoryStore
+    store: Store
     project: Project
     key: str
     audit: MemoryAudit
@@ -59,9 +61,13 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def api_server(state: Path, **settings: Any) -> AsyncGenerator[ApiServer]:
-    """`settings` in place of their defaults; without the pool, which only some tests want."""
-    engine, guest, store, audit = FakeEngine(), FakeGuest(), MemoryStore(), MemoryAudit()
+async def api_server(state: Path, sql: bool = False, **settings: Any) -> AsyncGenerator[ApiServer]:
+    """`settings` in place of their defaults; without the pool, which only some tests want.
+
+    `sql`: on SQLite, for tests of what a real database makes of odd values.
+    """
+    engine, guest, audit = FakeEngine(), FakeGuest(), MemoryAudit()
+    store: Store = SqlStore(f"sqlite+aiosqlite:///{state / 'warren.db'}") if sql else MemoryStore()
     await engine.open()
     await store.open()
     await store.put_template(BASE)
@@ -77,3 +83,4 @@ async def api_server(state: Path, **settings: Any) -> AsyncGenerator[ApiServer]:
             transport=transport, base_url="http://warren", headers={"X-API-KEY": secret}
         ) as client:
             yield ApiServer(client, control, engine, guest, store, project, secret, audit, work)
+    await store.close()

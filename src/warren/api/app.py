@@ -1,7 +1,12 @@
 """The REST application: the route table, the error forms, nothing else."""
 
-from fastapi import FastAPI
+import inspect
+from typing import Any
+
+from fastapi import FastAPI, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from fastapi.security import APIKeyHeader
 
 from warren import __version__
 from warren.api import error_mapping
@@ -9,11 +14,16 @@ from warren.api.audit_trail import AuditTrail
 from warren.api.body_limit import BodyLimit
 from warren.api.context import Context
 from warren.api.request_meter import RequestMeter
-from warren.api.routes import ROUTES
+from warren.api.routes import ROUTES, Access, Route
+from warren.api.schemas import ErrorOut
+
+_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorOut} for status in ("4XX", "5XX")}
+_DOCUMENTED_KEY = Security(APIKeyHeader(name="X-API-KEY", auto_error=False))
+"""For the OpenAPI document; `api.auth` is what looks."""
 
 
 def create_app(context: Context) -> FastAPI:
-    app = FastAPI(title="Warren", version=__version__, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="Warren", version=__version__, docs_url="/docs", redoc_url=None, redirect_slashes=False)
     app.state.context = context
     for route in ROUTES:
         app.add_api_route(
@@ -22,6 +32,9 @@ def create_app(context: Context) -> FastAPI:
             methods=[route.method],
             status_code=route.status,
             response_model_exclude_none=True,
+            response_class=Response if _writes_itself(route) else JSONResponse,
+            responses=_ERRORS,
+            dependencies=[_DOCUMENTED_KEY] if route.access is Access.KEY else None,
             name=f"{route.method} {route.path}",
         )
     error_mapping.install(app)
@@ -36,3 +49,8 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(AuditTrail, audit=context.audit)
     app.add_middleware(RequestMeter, meters=context.meters)  # last, so outermost: it sees what the others answer
     return app
+
+
+def _writes_itself(route: Route) -> bool:
+    """Its answer is no JSON, and the document must not say so."""
+    return inspect.signature(route.handler).return_annotation is Response

@@ -1,9 +1,8 @@
 """Model -> wire, and the small encodings of the wire: page tokens and the metadata filter."""
 
 import base64
-import binascii
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -154,11 +153,19 @@ def parse_page_token(token: str) -> tuple[datetime, str]:
     try:
         at, sandbox_id = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("__")
         parsed = datetime.fromisoformat(at)
-    except (ValueError, binascii.Error, UnicodeError):
+    except ValueError:
         raise InvalidPageToken from None
-    if parsed.tzinfo is None or not SANDBOX_ID.fullmatch(sandbox_id):
+    if parsed.utcoffset() != timedelta(0) or not SANDBOX_ID.fullmatch(sandbox_id):
         raise InvalidPageToken
-    return parsed.astimezone(UTC), sandbox_id
+    return parsed, sandbox_id
+
+
+def in_utc(at: datetime) -> datetime:
+    """Raises BadRequest for the first and last hours of the calendar, which have no name in UTC."""
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise BadRequest(f"cannot use the time {at.isoformat()}: it is outside the years 1 to 9999 in UTC") from None
 
 
 def parse_metadata_filter(text: str) -> dict[str, str]:

@@ -40,11 +40,9 @@ def status_of(error: type[errors.WarrenError]) -> int:
     return 500
 
 
-def reply(status: int, message: str, error_code: str | None = None) -> JSONResponse:
+def reply(status: int, message: str, error_code: str) -> JSONResponse:
     """`code` equals the status: clients decide by it (wire contract 2.1)."""
-    body: dict[str, object] = {"code": status, "message": message}
-    if error_code is not None:
-        body["error_code"] = error_code
+    body = {"code": status, "message": message, "error_code": error_code}
     # Clients retry these by themselves and would only be late with the same answer (wire contract 1.5).
     headers = {"Should-Retry": "false"} if status in _RETRIED_BY_CLIENTS else None
     return JSONResponse(body, status_code=status, headers=headers)

@@ -1,7 +1,7 @@
 """Handlers of the sandbox routes (wire contract 2.2)."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Query, Request, Response
@@ -129,7 +129,7 @@ async def list_running(
             project_id=who.project.id,
             metadata=encoding.parse_metadata_filter(metadata),
             template_ids=wanted,
-            started_after=_aware(startedAfter),
+            started_after=None if startedAfter is None else encoding.in_utc(startedAfter),
             ascending=order == "asc",
             limit=limit + 1,
             after=encoding.parse_page_token(nextToken) if nextToken else None,
@@ -196,9 +196,3 @@ async def not_yet(request: Request, who: Who, sandbox_id: str) -> None:
     """Routes of the contract that this server has no implementation of: 404 for what is not there, else 501."""
     await context(request).sandboxes.get(who.project, sandbox_id)
     raise NotSupported("cannot pause, fork or snapshot a sandbox yet: this server does not support it")
-
-
-def _aware(at: datetime | None) -> datetime | None:
-    if at is None:
-        return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

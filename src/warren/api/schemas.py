@@ -1,6 +1,7 @@
 """The wire's objects (contract 2.2). Field names are the wire's; nothing below `api` knows them."""
 
 import ipaddress
+import json
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -29,13 +30,7 @@ def _bounded_map(entries: int, size: int, what: str) -> AfterValidator:
     def check(pairs: dict[str, str]) -> dict[str, str]:
         if len(pairs) > entries:
             raise ValueError(f"cannot take more than {entries} {what} entries")
-        if (
-            sum(
-                len(key.encode("utf-8", "surrogatepass")) + len(value.encode("utf-8", "surrogatepass"))
-                for key, value in pairs.items()
-            )
-            > size
-        ):
+        if sum(len(key.encode()) + len(value.encode()) for key, value in pairs.items()) > size:
             raise ValueError(f"cannot take more than {size} bytes of {what}")
         if any("\0" in key or "\0" in value for key, value in pairs.items()):
             raise ValueError(f"cannot take NUL characters in {what}")
@@ -63,6 +58,18 @@ class Wire(BaseModel):
     """Unknown fields are ignored, as clients of other versions expect."""
 
     model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def check_text(cls, body: Any) -> Any:
+        """JSON can escape half a surrogate pair, which no UTF-8 answer could ever hold again."""
+        try:
+            json.dumps(body, ensure_ascii=False, default=repr).encode()
+        except UnicodeEncodeError:
+            raise ValueError("cannot take text with a lone surrogate; send whole Unicode characters") from None
+        except RecursionError:
+            raise ValueError("cannot take values nested so deeply") from None
+        return body
 
 
 class Egress(Wire):
@@ -191,6 +198,14 @@ class Refresh(Wire):
 
 class KeyName(Wire):
     name: str
+
+
+class ErrorOut(BaseModel):
+    """The body of every refusal: `code` is the HTTP status, `error_code` the name of the error."""
+
+    code: int
+    message: str
+    error_code: str
 
 
 class SandboxOut(BaseModel):

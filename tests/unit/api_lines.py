@@ -1,0 +1,90 @@
+"""One line for each route of the API: what of others' its path could name. A route without a line fails a test."""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from warren.api.routes import ROUTES, Access, Route
+
+
+class Names(enum.Enum):
+    """What a request of this route points at."""
+
+    NOTHING = "nothing: the answer is about the caller's own project, or about nobody"
+    SANDBOX = "a sandbox"
+    KEY = "an API key"
+    TEMPLATE = "a template"
+
+
+@dataclass(frozen=True)
+class Line:
+    """`body` is the least that the route takes; `query` likewise."""
+
+    names: Names = Names.NOTHING
+    body: dict[str, Any] | None = None
+    query: dict[str, str] = field(default_factory=dict)
+
+
+_SANDBOX = "/sandboxes/{sandbox_id}"
+_OWN = Line()
+_A_SANDBOX = Line(Names.SANDBOX)
+
+LINES: dict[tuple[str, str], Line] = {
+    ("GET", "/health"): _OWN,
+    ("GET", "/metrics"): _OWN,
+    ("GET", "/teams"): _OWN,
+    ("GET", "/api-keys"): _OWN,
+    ("POST", "/api-keys"): Line(body={"name": "new"}),
+    ("PATCH", "/api-keys/{key_id}"): Line(Names.KEY, {"name": "taken over"}),
+    ("DELETE", "/api-keys/{key_id}"): Line(Names.KEY),
+    ("POST", "/v2/sandboxes"): Line(body={"templateID": "base"}),
+    ("POST", "/sandboxes"): Line(body={"templateID": "base"}),
+    ("GET", "/v2/sandboxes"): _OWN,
+    ("GET", "/sandboxes"): _OWN,
+    ("GET", "/sandboxes/metrics"): Line(query={"sandbox_ids": "i00000000000000000000"}),
+    ("GET", _SANDBOX): _A_SANDBOX,
+    ("DELETE", _SANDBOX): _A_SANDBOX,
+    ("POST", "/v2" + _SANDBOX + "/connect"): Line(Names.SANDBOX, {"timeout": 5}),
+    ("POST", _SANDBOX + "/connect"): Line(Names.SANDBOX, {"timeout": 5}),
+    ("POST", _SANDBOX + "/resume"): Line(Names.SANDBOX, {}),
+    ("POST", _SANDBOX + "/timeout"): Line(Names.SANDBOX, {"timeout": 0}),
+    ("POST", _SANDBOX + "/refreshes"): Line(Names.SANDBOX, {}),
+    ("PUT", _SANDBOX + "/network"): Line(Names.SANDBOX, {"allow_internet_access": False}),
+    ("GET", _SANDBOX + "/metrics"): _A_SANDBOX,
+    ("GET", _SANDBOX + "/logs"): _A_SANDBOX,
+    ("GET", "/v2" + _SANDBOX + "/logs"): _A_SANDBOX,
+    ("POST", _SANDBOX + "/pause"): Line(Names.SANDBOX, {}),
+    ("POST", _SANDBOX + "/fork"): Line(Names.SANDBOX, {}),
+    ("POST", _SANDBOX + "/snapshots"): Line(Names.SANDBOX, {}),
+    ("GET", "/templates"): _OWN,
+    ("GET", "/v2/templates"): _OWN,
+    ("GET", "/templates/aliases/{alias:path}"): Line(Names.TEMPLATE),
+    ("POST", "/v3/templates"): Line(body={}),
+    ("GET", "/snapshots"): _OWN,
+    ("GET", "/volumes"): _OWN,
+    ("POST", "/volumes"): Line(body={}),
+    ("GET", "/secrets"): _OWN,
+    ("POST", "/secrets"): Line(body={}),
+}
+
+WITH_KEY = [route for route in ROUTES if route.access is Access.KEY]
+
+
+def line_of(route: Route) -> Line:
+    return LINES[route.method, route.path]
+
+
+def naming(what: Names) -> list[Route]:
+    return [route for route in ROUTES if LINES.get((route.method, route.path), _OWN).names is what]
+
+
+def path_of(route: Route | APIRoute, thing: str) -> str:
+    """The route's path with its one variable filled in."""
+    head, brace, rest = route.path.partition("{")
+    return head + thing + rest.partition("}")[2] if brace else head
+
+
+def title(route: Route) -> str:
+    return f"{route.method} {route.path}"
