@@ -63,6 +63,7 @@ LINES: dict[tuple[str, str], Line] = {
     ("GET", "/templates/aliases/{alias:path}"): Line(Names.TEMPLATE),
     ("POST", "/v3/templates"): Line(body={}),
     ("GET", "/snapshots"): _OWN,
+    ("GET", "/pools"): _OWN,
     ("GET", "/volumes"): _OWN,
     ("POST", "/volumes"): Line(body={}),
     ("GET", "/secrets"): _OWN,
