@@ -24,9 +24,10 @@ from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.elsewhere import Elsewhere
 from warren.control.health import GuestHealth
 from warren.control.host_memory import is_memory_short
-from warren.control.identity import load_server_id
+from warren.control.identity import load_identity, settle
 from warren.control.keys import Keys
 from warren.control.launching import Launcher
 from warren.control.live import LiveSandboxes
@@ -34,6 +35,7 @@ from warren.control.observation import Observations
 from warren.control.sandbox_end import Ending
 from warren.control.sandbox_start import Starting
 from warren.control.sandboxes import Sandboxes
+from warren.control.servers import Servers
 from warren.control.spares import Spares
 from warren.control.supervision import Supervision
 from warren.control.templates import TemplateFiles, Templates
@@ -63,10 +65,10 @@ LOCAL_KEY = "local-key"
 class Control:
     """The use cases over one engine, one guest protocol and one store."""
 
-    server_id: str
     context: Context
     starting: Starting
     spares: Spares
+    servers: Servers
     live: LiveSandboxes
     supervision: Supervision
     observations: Observations
@@ -78,7 +80,7 @@ def build_control(
     settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work, *, audit: Audit
 ) -> Control:
     clock, ids, meters = SystemClock(), SystemIds(), Meters()
-    server_id = load_server_id(settings.state_dir)
+    server_id = load_identity(settings.state_dir).id
     tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
     live = LiveSandboxes(tokens, meters)
     images = TemplateFiles(settings.templates_dir)
@@ -96,7 +98,7 @@ def build_control(
         supervision=supervision, ending=ending, work=work, meters=meters,
     )  # fmt: skip
     sandboxes = Sandboxes(
-        engine=engine, store=store, clock=clock, tokens=tokens,
+        engine=engine, store=store, clock=clock, tokens=tokens, elsewhere=Elsewhere(server_id=server_id, store=store),
         live=live, starting=starting, ending=ending, supervision=supervision,
     )  # fmt: skip
     observations = Observations(engine=engine, guest=guest, store=store, clock=clock, live=live)
@@ -112,10 +114,10 @@ def build_control(
     )
     health = GuestHealth(guest=guest, store=store, clock=clock, live=live, meters=meters)
     return Control(
-        server_id=server_id,
         context=context,
         starting=starting,
         spares=spares,
+        servers=Servers(me=Server(server_id, settings.server, clock.now()), store=store, clock=clock),
         live=live,
         supervision=supervision,
         observations=observations,
@@ -213,7 +215,8 @@ async def serve(settings: Settings) -> None:
         work.spawn(audit.run(), "audit")
         control = build_control(settings, engine, guest, store, work, audit=audit)
         await control.context.templates.register_built_in(settings.cache_dir / "templates")
-        await store.register_server(Server(control.server_id, settings.server, SystemClock().now()))
+        await _take_place(settings, control.servers)
+        work.spawn(control.servers.run(), "heartbeat")
         await control.supervision.adopt()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")
@@ -230,6 +233,7 @@ async def serve(settings: Settings) -> None:
             api_port=settings.api_port,
             meters=control.meters,
             audit=audit,
+            name_of_home=control.servers.name_of_home,
         )
         await gateway.start()
         stack.push_async_callback(gateway.stop)
@@ -245,6 +249,14 @@ async def _end_sandboxes(supervision: Supervision) -> None:
             await supervision.end_all()
     except TimeoutError:
         log.error("not all sandboxes ended in time; the next server goes on with it")
+
+
+async def _take_place(settings: Settings, servers: Servers) -> None:
+    identity = load_identity(settings.state_dir)
+    if not identity.settled:
+        await servers.refuse_twin()
+    settle(settings.state_dir, identity)
+    await servers.register()
 
 
 async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) -> None:

@@ -29,6 +29,7 @@ AppHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class FakeRoutes:
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.elsewhere: dict[str, str] = {}
         self._callbacks: list[Callable[[str], None]] = []
 
     def find(self, sandbox_id: str) -> Route | None:
@@ -39,6 +40,9 @@ class FakeRoutes:
 
     def on_gone(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
+
+    async def name_of_home(self, sandbox_id: str) -> str | None:
+        return self.elsewhere.get(sandbox_id)
 
     def kill(self, sandbox_id: str) -> None:
         del self.routes[sandbox_id]
@@ -138,6 +142,7 @@ async def running_gateway(api_port: int = 1, tls: TlsFiles | None = None) -> Asy
         api_port=api_port,
         meters=meters,
         audit=audit,
+        name_of_home=routes.name_of_home,
     )
     async with AsyncExitStack() as stack:
         rig = Rig(gateway, routes, stack, meters, audit)

@@ -346,9 +346,12 @@ async def test_bytes_of_a_header_are_nobodys_text(rig: Rig) -> None:
 
 async def test_dead_and_closed_are_told_apart(rig: Rig) -> None:
     rig.routes.add("abc")
+    rig.routes.elsewhere["far"] = "machine-2"
     dead = await rig.client.get(rig.url, headers=to("nope", 8000))
+    away = await rig.client.get(rig.url, headers=to("far", 8000))
     closed = await rig.client.get(rig.url, headers=to("abc", 8000))
     assert (dead.status_code, dead.json()["message"]) == (502, "The sandbox was not found")
+    assert (away.status_code, away.json()["message"]) == (502, "The sandbox is on another server: machine-2")
     assert (closed.status_code, closed.json()["port"]) == (502, 8000)
     assert "port is not open" in closed.json()["message"]
 

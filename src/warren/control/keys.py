@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from warren.contracts.clock import Clock, Ids
 from warren.contracts.store import Store
 from warren.model import limits
-from warren.model.errors import BadRequest, KeyNotFound, LimitReached, Unauthenticated
+from warren.model.errors import AlreadyExists, BadRequest, KeyNotFound, LimitReached, Unauthenticated
 from warren.model.project import API_KEY_PREFIX, ApiKey, Project
 
 DEFAULT_PROJECT = "default"
@@ -33,12 +33,17 @@ class Keys:
 
     async def default_project(self) -> Project:
         """The project that a new installation has; made on first use."""
-        for project in await self._store.projects():
-            if project.name == DEFAULT_PROJECT:
-                return project
+        if (found := await self._find_default()) is not None:
+            return found
         project = Project(id=self._ids.uuid(), name=DEFAULT_PROJECT, created_at=self._clock.now())
-        await self._store.add_project(project)
+        try:
+            await self._store.add_project(project)
+        except AlreadyExists:  # another server was first
+            return await self._find_default() or project
         return project
+
+    async def _find_default(self) -> Project | None:
+        return next((found for found in await self._store.projects() if found.name == DEFAULT_PROJECT), None)
 
     async def create(self, project: Project, name: str) -> tuple[ApiKey, str]:
         """A new key and its secret, which is nowhere else from then on. Raises BadRequest, LimitReached."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
 from warren.contracts.store import SandboxQuery, Store
+from warren.control.elsewhere import Elsewhere
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
 from warren.control.sandbox_start import Starting, StartRequest
@@ -39,7 +40,10 @@ class Admission:
 
 
 class Sandboxes:
-    """Every method raises SandboxNotFound for an id that does not exist or belongs to another project."""
+    """Every method raises SandboxNotFound for an id that does not exist or belongs to another project.
+
+    A sandbox of another server is shown, ended and given time through the store; what needs its engine is refused.
+    """
 
     def __init__(
         self,
@@ -48,12 +52,14 @@ class Sandboxes:
         store: Store,
         clock: Clock,
         tokens: Tokens,
+        elsewhere: Elsewhere,
         live: LiveSandboxes,
         starting: Starting,
         ending: Ending,
         supervision: Supervision,
     ) -> None:
         self._engine, self._store, self._clock, self._tokens = engine, store, clock, tokens
+        self._elsewhere = elsewhere
         self._live, self._starting, self._ending, self._supervision = live, starting, ending, supervision
 
     async def create(self, project: Project, request: StartRequest) -> Admission:
@@ -77,6 +83,7 @@ class Sandboxes:
         first = await self._store.sandbox(project.id, record.sandbox_id)
         if first is None:
             raise SandboxNotFound.of(record.sandbox_id)
+        await self._elsewhere.refuse(first)
         return self.admission(first)
 
     async def _create_claimed(self, project: Project, request: StartRequest, key: str) -> Admission:
@@ -100,11 +107,14 @@ class Sandboxes:
     async def kill(self, project: Project, sandbox_id: str) -> None:
         """Returns when nothing of it is left. Concurrent kills join; a later one finds nothing."""
         sandbox = await self._own(project, sandbox_id)
-        if not await self._ending.end(sandbox.id, EndReason.KILLED):
+        if self._elsewhere.has(sandbox):
+            await self._elsewhere.end(project, sandbox)
+        elif not await self._ending.end(sandbox.id, EndReason.KILLED):
             raise SandboxNotFound.of(sandbox_id)
 
     async def connect(self, project: Project, sandbox_id: str, timeout_s: int) -> Admission:
-        """Extend the deadline, never shorten it. Raises SandboxChanging while it is being killed."""
+        """Extend the deadline, never shorten it. Raises SandboxChanging while it is being killed, ServerAway."""
+        await self._elsewhere.refuse(await self._own(project, sandbox_id))
         return self.admission(await self._extend(project, sandbox_id, timeout_s))
 
     async def refresh(self, project: Project, sandbox_id: str, duration_s: int) -> None:
@@ -118,8 +128,9 @@ class Sandboxes:
         await self._move_deadline(sandbox, self._clock.now() + timedelta(seconds=timeout_s), only_extend=False)
 
     async def set_network(self, project: Project, sandbox_id: str, policy: NetworkPolicy) -> None:
-        """Replace the egress part of the policy; what guards inbound traffic stays as created."""
+        """Replace the egress part of the policy; what guards inbound traffic stays as created. Raises ServerAway."""
         sandbox = await self._visible(project, sandbox_id)
+        await self._elsewhere.refuse(sandbox)
         kept = dataclasses.replace(
             policy, public_traffic=sandbox.network.public_traffic, mask_host=sandbox.network.mask_host
         )
@@ -128,6 +139,8 @@ class Sandboxes:
             raise SandboxNotFound.of(sandbox_id)
 
     def admission(self, sandbox: Sandbox) -> Admission:
+        if self._elsewhere.has(sandbox):
+            return Admission(sandbox, None, None)  # its tokens come from the seed of another server
         route = self._live.find(sandbox.id)
         return Admission(
             sandbox=sandbox,
@@ -149,7 +162,8 @@ class Sandboxes:
         moved = await self._store.set_deadline(sandbox.id, when, only_extend)
         if moved is None:
             raise SandboxNotFound.of(sandbox.id)
-        self._supervision.set_deadline(moved.id, moved.expires_at)
+        if not self._elsewhere.has(moved):
+            self._supervision.set_deadline(moved.id, moved.expires_at)
         return moved
 
     def _check_timeout(self, project: Project, timeout_s: int, *, least: int) -> None:

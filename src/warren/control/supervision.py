@@ -96,9 +96,10 @@ class Supervision:
         await asyncio.gather(*(end(placement.id) for placement in await self._engine.list()))
 
     async def run(self) -> None:
-        """Enforce deadlines and sweep, until cancelled."""
+        """Enforce deadlines, heed wishes and sweep, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._enforce_deadlines())
+            group.create_task(self._heed_wishes())
             group.create_task(self._sweep())
 
     async def _await_death(self, sandbox_id: str) -> None:
@@ -128,7 +129,7 @@ class Supervision:
             await self._until_next_deadline(self._clock.now())
 
     async def _end_overdue(self, now: datetime) -> None:
-        """The store decides who is overdue: a deadline may have been moved by another server."""
+        """The store decides who is overdue: another server may have moved a deadline, or wish a sandbox gone."""
         for sandbox in await self._store.overdue(self._server_id, now):
             reason = EndReason.KILLED if sandbox.desired is Desired.GONE else EndReason.EXPIRED
             self._work.spawn(self._ending.end(sandbox.id, reason), f"end {sandbox.id}")
@@ -143,18 +144,27 @@ class Supervision:
             async with asyncio.timeout(nap):
                 await self._changed.wait()
 
+    async def _heed_wishes(self) -> None:
+        while True:
+            await self._clock.sleep_until(self._clock.now() + timedelta(seconds=limits.WISH_PERIOD_S))
+            try:
+                await self._end_overdue(self._clock.now())
+            except WarrenError as error:
+                log.warning("cannot look for wishes; trying again", error=error.message)
+
     async def _sweep(self) -> None:
         while True:
             await self._clock.sleep_until(self._clock.now() + timedelta(seconds=_SWEEP_PERIOD_S))
             try:
-                await self._sweep_once()
+                await self.sweep()
             except Exception:
                 log.exception("sweep failed; it runs again")
 
-    async def _sweep_once(self) -> None:
-        """What a failure or a jump of the clock left behind."""
-        now = self._clock.now()
-        await self._end_overdue(now)
-        live = await self._store.live_sandboxes(self._server_id)
-        self._ending.settle_debts(sandbox.id for sandbox in live if sandbox.state is State.KILLING)
-        await self._store.prune_gone(now - timedelta(seconds=limits.GONE_KEPT_S))
+    async def sweep(self) -> None:
+        """What a failure left behind, and what was given up while this server could not reach the store."""
+        here = {route.sandbox_id for route in self._live.all()}
+        known = await self._store.live_sandboxes(self._server_id)
+        self._ending.settle_debts(sandbox.id for sandbox in known if sandbox.state is State.KILLING)
+        for sandbox_id in here - {sandbox.id for sandbox in known}:
+            self._work.spawn(self._ending.resume(sandbox_id, EndReason.LOST), f"sweep {sandbox_id}")
+        await self._store.prune_gone(self._clock.now() - timedelta(seconds=limits.GONE_KEPT_S))

@@ -43,6 +43,13 @@ class ToSandbox:
         return self.route.mask_host.replace("${PORT}", str(self.port))
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No sandbox of this server has that id."""
+
+    sandbox_id: str
+
+
 def origin_form(target: str, host: str) -> str | None:
     """The path and query of a request target; None for forms that a server of origins does not serve."""
     if target.startswith("/"):
@@ -53,7 +60,7 @@ def origin_form(target: str, host: str) -> str | None:
     return match[2] if match[2].startswith("/") else "/" + match[2]
 
 
-def admit(asked: Asked, routes: Routes, domain: str) -> ToApi | ToSandbox | Refusal:
+def admit(asked: Asked, routes: Routes, domain: str) -> ToApi | ToSandbox | Unknown | Refusal:
     target = resolve(asked.host, asked.headers, domain)
     match target:
         case ApiTarget():
@@ -73,12 +80,12 @@ def _by_signature(asked: Asked, routes: Routes) -> ToSandbox | Refusal:
     return pages.signature_unknown() if route is None else _to(route, GUEST_PORT)
 
 
-def _by_name(asked: Asked, target: SandboxTarget, routes: Routes) -> ToSandbox | Refusal:
+def _by_name(asked: Asked, target: SandboxTarget, routes: Routes) -> ToSandbox | Unknown | Refusal:
     if target.port == GUEST_PORT and is_hidden(asked.path):
         return pages.hidden(asked.path.partition("?")[0])
     route = routes.find(target.sandbox_id)
     if route is None:
-        return pages.not_found(target.sandbox_id)
+        return Unknown(target.sandbox_id)
     if route.traffic_token is not None and target.port != GUEST_PORT:
         given = asked.headers.get(TRAFFIC_HEADER)
         if given is None:

@@ -43,6 +43,11 @@ def not_found(sandbox_id: str) -> Refusal:
     return Refusal(502, "The sandbox was not found", "Sandbox Not Found", sandbox_id)
 
 
+def away(sandbox_id: str, server: str) -> Refusal:
+    message = f"The sandbox is on another server: {server}"
+    return Refusal(502, message, "Sandbox On Another Server", sandbox_id)
+
+
 def port_closed(sandbox_id: str, port: int) -> Refusal:
     message = "The sandbox is running but port is not open"
     return Refusal(502, message, f"There is no service running on port {port}", sandbox_id, port)

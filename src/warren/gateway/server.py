@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
@@ -10,7 +11,7 @@ from warren.contracts.audit import Audit
 from warren.contracts.engine import GUEST_PORT
 from warren.contracts.routing import Routes
 from warren.gateway import pages, tally
-from warren.gateway.admission import Asked, ToApi, ToSandbox, admit, origin_form
+from warren.gateway.admission import Asked, ToApi, ToSandbox, Unknown, admit, origin_form
 from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.connector import PortClosed
 from warren.gateway.heads import Forwarding, MalformedHead, header_bytes
@@ -29,7 +30,10 @@ _UNREADABLE = frozenset({400, 417, 431})
 
 
 class Gateway:
-    """`routes.on_gone` must call on the loop that runs the gateway. Port 0 picks a free one, found in `port` later."""
+    """`routes.on_gone` must call on the loop that runs the gateway. Port 0 picks a free one, found in `port` later.
+
+    name_of_home: the name of another server that has a sandbox which is not here, None when there is none.
+    """
 
     def __init__(
         self,
@@ -43,9 +47,11 @@ class Gateway:
         api_port: int,
         meters: Meters,
         audit: Audit,
+        name_of_home: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self.host, self.port, self.tls_port = host, port, tls_port
         self._routes = routes
+        self._name_of_home = name_of_home
         self._tls = tls
         self._domain = domain.lower()
         self._links = Links(api_port)
@@ -128,6 +134,9 @@ class Gateway:
         if path is None:
             return pages.malformed("Invalid host" if len(hosts) != 1 else "Invalid request target")
         admitted = admit(Asked(request.method, path, hosts[0], request.headers), self._routes, self._domain)
+        if isinstance(admitted, Unknown):
+            server = await self._name_of_home(admitted.sandbox_id)
+            return pages.not_found(admitted.sandbox_id) if server is None else pages.away(admitted.sandbox_id, server)
         if isinstance(admitted, Refusal):
             return admitted
         return await self._relay(request, relay, path, hosts[0], admitted)

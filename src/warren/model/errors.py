@@ -27,6 +27,7 @@ WarrenError
 │   ├── NoCapacity             sandbox_capacity_unavailable
 │   ├── NoSpace                no_space
 │   ├── GuestSilent            guest_silent
+│   ├── ServerAway             server_away                 another server has the sandbox
 │   ├── Busy                   busy
 │   └── AuditUnavailable       audit_unavailable           no change without a record of it
 ├── Timeout                    timeout                     a deadline passed
@@ -210,6 +211,12 @@ class GuestSilent(Unavailable):
     """cannot pause the sandbox: its guest does not answer; it goes on running"""
 
     code = "guest_silent"
+
+
+class ServerAway(Unavailable):
+    """cannot reach that sandbox from here: another server has it; send the request there"""
+
+    code = "server_away"
 
 
 class Busy(Unavailable):

@@ -104,8 +104,8 @@ HEALTH_LATENESS_S = 0.5
 # --- servers that share a database ---------------------------------------------------------------------------
 WISH_PERIOD_S = 1.0
 """Seconds between two looks of a server for what others wish of its sandboxes: an end, another deadline."""
-WISH_DEADLINE_S = 20.0
-"""Seconds that a kill waits for the server that has the sandbox: the runtime's own deadline, and a look or two."""
+WISH_DEADLINE_S = 30.0
+"""Seconds that a kill waits for the server that has the sandbox: longer than it takes to count that one as away."""
 SERVER_BEAT_S = 2.0
 """Seconds between two heartbeats of a server, and between its looks at those of the others."""
 SERVER_LOOKS_BEFORE_AWAY = 8
