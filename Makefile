@@ -19,6 +19,7 @@ serve: setup ## start the server in the foreground, on the default ports
 	@$(BIN)/warren serve
 
 test: setup ## everything: real runtimes, real client, real network; needs root
+	@scripts/setup tests
 	$(MAKE) --no-print-directory -C guestd build test GO="$(GO)"
 	$(BIN)/pytest --ignore=tests/e2e $(PYTEST_ARGS)
 	@# In a process of its own: the client reads SSL_CERT_FILE once, when it is first used.

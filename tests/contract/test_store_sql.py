@@ -1,7 +1,5 @@
 import asyncio
-import os
 import sqlite3
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -10,16 +8,17 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from tests.contract.postgres_cluster import cluster
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
+from tests.postgres_cluster import Cluster, cluster
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
 from warren.model.sandbox import State
 from warren.store import database
+from warren.store.database import with_async_driver
 from warren.store.sandboxes import page_statement
 from warren.store.schema import metadata
 from warren.store.sql import SqlStore
@@ -34,30 +33,34 @@ class Place:
 
 
 _numbers = count(1)
+_DIALECTS = ["sqlite", "postgres"]
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    # Not pytest's own folder: another user must be able to enter it, and a socket's path is short.
-    with tempfile.TemporaryDirectory(prefix="warren-pg-") as folder, cluster(Path(folder)) as url:
-        yield url
+def postgres() -> Iterator[Cluster]:
+    with cluster() as running:
+        yield running
 
 
-async def _new_postgres_database(url: str) -> Place:
-    name = f"warren_test_{os.getpid()}_{next(_numbers)}"
-    engine = create_async_engine(url.format(database="postgres"), isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    await engine.dispose()
-    return Place(url.format(database=name))
+@pytest.fixture(scope="session")
+def shared_postgres_url(postgres: Cluster) -> str:
+    """Of a database that is emptied before each test: to make one takes much longer."""
+    return postgres.create("shared")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> Place:
+@pytest.fixture
+def postgres_place(postgres: Cluster) -> Iterator[Place]:
+    name = f"own_{next(_numbers)}"
+    yield Place(postgres.create(name))
+    postgres.drop(name)
+
+
+@pytest.fixture(params=_DIALECTS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "postgres":
-        return await _new_postgres_database(request.getfixturevalue("postgres_url"))
+        return request.getfixturevalue("postgres_place")
     path = tmp_path / "state" / "warren.db"
-    return Place(f"sqlite+aiosqlite:///{path}", path)
+    return Place(f"sqlite:///{path}", path)
 
 
 @pytest.fixture
@@ -65,30 +68,29 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-async def store(place: Place) -> AsyncIterator[Store]:
-    opened = SqlStore(place.url)
+@pytest.fixture(params=_DIALECTS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Store]:
+    is_postgres = request.param == "postgres"
+    opened = SqlStore(
+        request.getfixturevalue("shared_postgres_url") if is_postgres else f"sqlite:///{tmp_path / 'warren.db'}"
+    )
     await opened.open()
+    await opened._database.write(_empty)  # pyright: ignore[reportPrivateUsage]
     yield opened
     await opened.close()
 
 
+async def _empty(connection: AsyncConnection) -> None:
+    for table in reversed(metadata.sorted_tables):
+        await connection.execute(delete(table))
+
+
 class TestSqlStore(StoreSuite):
-    @pytest.fixture
-    async def store(self, place: Place) -> AsyncIterator[Store]:
-        opened = SqlStore(place.url)
-        await opened.open()
-        yield opened
-        await opened.close()
+    pass
 
 
 class TestSqlStoreAsleep(SleepStoreSuite):
-    @pytest.fixture
-    async def store(self, place: Place) -> AsyncIterator[Store]:
-        opened = SqlStore(place.url)
-        await opened.open()
-        yield opened
-        await opened.close()
+    pass
 
 
 pytestmark = pytest.mark.anyio
@@ -130,11 +132,15 @@ async def test_two_servers_keep_one_quota(place: Place) -> None:
         await store.close()
 
 
-async def test_the_migrations_make_the_schema(store: Store, place: Place) -> None:
+async def test_the_migrations_make_the_schema(place: Place) -> None:
+    store = SqlStore(place.url)
+    await store.open()
+    await store.close()
+
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
-    engine = create_async_engine(place.url)
+    engine = create_async_engine(with_async_driver(place.url))
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await engine.dispose()
@@ -166,6 +172,44 @@ async def test_observations_and_decisions_mix(store: Store) -> None:
         await store.add_metrics([metric(number, T0)])
         await store.add_logs(sandbox(number).id, [entry(number)])
     assert await store.count_running(PROJECT.id) == 5
+
+
+# --- Postgres ----------------------------------------------------------------------------------------------
+
+
+async def test_a_database_that_comes_back_is_used_again(postgres: Cluster, postgres_place: Place) -> None:
+    store = SqlStore(postgres_place.url)
+    await store.open()
+    await store.add_project(PROJECT)
+    postgres.stop()
+    try:
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="cannot"):
+                await store.projects()
+            with pytest.raises(Unavailable, match="cannot"):
+                await store.add_sandbox(sandbox(), MANY)
+    finally:
+        postgres.start()
+    assert await store.projects() == [PROJECT]
+    assert await store.add_sandbox(sandbox(), MANY)
+    await store.close()
+
+
+async def test_a_row_locked_elsewhere_is_busy_and_never_waited_for_without_end(
+    postgres_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_WAIT_S", 1)
+    store = SqlStore(postgres_place.url)
+    await store.open()
+    await store.add_project(PROJECT)
+    engine = create_async_engine(with_async_driver(postgres_place.url))
+    async with engine.begin() as other:
+        await other.exec_driver_sql("SELECT id FROM projects FOR UPDATE")
+        with pytest.raises(Busy):
+            await store.add_sandbox(sandbox(), MANY)
+    assert await store.add_sandbox(sandbox(), MANY)
+    await engine.dispose()
+    await store.close()
 
 
 # --- SQLite ------------------------------------------------------------------------------------------------

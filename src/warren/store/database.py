@@ -59,7 +59,7 @@ class _Worth(enum.Enum):
 class Database:
     def __init__(self, url: str) -> None:
         self._working: set[asyncio.Task[Any]] = set()
-        self._url = _with_async_driver(url)
+        self._url = with_async_driver(url)
         self._reader: AsyncEngine | None = None
         self._writer: AsyncEngine | None = None
 
@@ -179,7 +179,7 @@ def insert_new(connection: AsyncConnection, table: Table) -> sqlite.Insert | pos
     return postgresql.insert(table).on_conflict_do_nothing()
 
 
-def _with_async_driver(url: str) -> URL:
+def with_async_driver(url: str) -> URL:
     parsed = make_url(url)
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None:
