@@ -4,7 +4,7 @@ GO = $(CURDIR)/scripts/go
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench bench-compare lock clean
+.PHONY: help setup demo serve test check format fuzz bench bench-compare lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,11 @@ format: ## let the formatters have their way
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	PATH="$$($(GO) env GOROOT)/bin:$$PATH" gofmt -w guestd/cmd guestd/internal
+
+fuzz: ## hostile bytes for some minutes, for what reads them on either side; keeps what it finds
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),3000) $(BIN)/pytest tests/fuzz tests/unit/test_guest_logs.py $(PYTEST_ARGS)
+	FUZZ_EXAMPLES=$(or $(API_EXAMPLES),100) $(BIN)/pytest tests/unit/test_api_document.py $(PYTEST_ARGS)
+	$(MAKE) --no-print-directory -C guestd fuzz GO="$(GO)" FUZZTIME=$(or $(FUZZTIME),10s)
 
 bench: setup ## print the numbers that SPEC.md promises
 	@$(BIN)/python -m bench

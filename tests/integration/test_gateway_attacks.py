@@ -1,6 +1,7 @@
 """What a hostile client, or a hostile sandbox, says to the gateway."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
@@ -71,6 +72,29 @@ BODY = "\r\n5\r\nhello\r\n0\r\n\r\n"
         f"GET / HTTP/1.1\r\n{HOST}" + f"X: {'a' * 15_000}\r\n" * 5 + "\r\n",
         f"GET / HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\nhello",
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET /\r\n",
+        f"GET /a b HTTP/1.1\r\n{HOST}\r\n",
+        f"GET /\xa0 HTTP/1.1\r\n{HOST}X\xa0: 1\r\n\r\n",
+        f" GET / HTTP/1.1\r\n{HOST}\r\n",
+        f"GET / HTTP/1.1 \r\n {HOST}\r\n",
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length: 0x5\r\n\r\nhello",
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length: 5_0\r\n\r\nhello",
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length: -1\r\n\r\nhello",
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length: {'9' * 40}\r\n\r\nhello",
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length:\r\n\r\nhello",
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length: 5\r\n\tX\r\n\r\nhello",
+        f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n , identity\r\n{BODY}",
+        f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: \x0bchunked\r\n{BODY}",
+        f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked;q=1\r\n{BODY}",
+        f'POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: "chunked"\r\n{BODY}',
+        f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding:\r\n{BODY}",
+        f"GET / HTTP/1.1\r\n{HOST}: nameless\r\n\r\n",
+        f"GET / HTTP/1.1\r\n{HOST}X\r\n\r\n",
+        f"GET / HTTP/1.1\r\n{HOST}X Y: 1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 49983-abc.any.test, 49983-abc.any.test\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 49983-abc.any.test:99999999\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n\r\n",
     ],
 )
 async def test_what_could_be_read_in_two_ways_reaches_no_sandbox(rig: Rig, seen: Seen, text: str) -> None:
@@ -92,6 +116,12 @@ async def test_what_could_be_read_in_two_ways_reaches_no_sandbox(rig: Rig, seen:
         "FFFFFFFFFFFFFFFFFF\r\n",
         "5\nhello\n0\n\n",
         "0x5\r\nhello\r\n",
+        "5 \nhello\r\n",
+        "+5\r\nhello\r\n",
+        "\r\n5\r\nhello\r\n",
+        "5;a\nb\r\nhello\r\n0\r\n\r\n",
+        "0\r\n X: folded\r\n\r\n",
+        "0\r\nX\r\n\r\n",
     ],
 )
 async def test_broken_chunks_end_the_connection(rig: Rig, seen: Seen, body: str) -> None:
@@ -149,6 +179,20 @@ async def test_a_client_that_says_nothing_is_dropped(rig: Rig, seen: Seen, monke
         await asyncio.sleep(0.1)
         await quick.send(f"GET / HTTP/1.1\r\n{HOST}\r\n")
         assert "200 OK" in await quick.head()
+
+
+async def test_a_client_that_lets_its_next_head_drip_is_dropped(
+    rig: Rig, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig.raw() as slow, rig.raw() as idle:
+        for client in (slow, idle):
+            await client.send(f"GET / HTTP/1.1\r\n{HOST}\r\n")
+            assert "200 OK" in await client.head()
+        monkeypatch.setattr(limits, "GATEWAY_HEAD_DEADLINE_S", 0.05)
+        await slow.send("GET / HTTP/1.1\r\nHost: 49983-abc")
+        assert await slow.rest() == b""
+        await idle.send(f"GET / HTTP/1.1\r\n{HOST}\r\n")
+        assert "200 OK" in await idle.head()
 
 
 async def test_there_is_a_limit_to_clients(rig: Rig, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,3 +325,117 @@ async def test_bytes_behind_an_answer_are_nobodys_answer(rig: Rig) -> None:
     await rig.script(rig.routes.add("abc").address, says(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nreal" + extra))
     for _ in range(3):
         assert (await rig.client.get(rig.url, headers=to("abc"))).text == "real"
+
+
+NAMES = (
+    "..", "%2e%2e", "abc/../xyz", "abc%2fxyz", "ABC%00", "abc%00", "\u0430bc", "a" * 64, "a" * 5000, "abc\tx", "", "*",
+    "abc xyz", "abc,xyz", "_abc", "abc;", "abc@x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_id_is_letters_and_digits_or_nothing(rig: Rig, seen: Seen, name: str) -> None:
+    for head in (
+        f"GET / HTTP/1.1\r\nHost: localhost\r\nE2b-Sandbox-Id: {name}\r\nE2b-Sandbox-Port: 49983\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: 49983-{name}.any.test\r\n\r\n",
+    ):
+        async with rig.raw() as raw:
+            await raw.send(head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+            assert (await raw.rest()).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ", b"HTTP/1.1 502 "))
+    assert seen.targets == []
+
+
+@pytest.mark.parametrize(
+    "port", ["0", "65536", "-1", "+1", "1e3", "49983 ", "0x50", "\u0661", "", "9" * 400, "49983,80"]
+)
+async def test_a_port_is_a_number_or_nothing(rig: Rig, seen: Seen, port: str) -> None:
+    async with rig.raw() as raw:
+        await raw.send(
+            f"GET / HTTP/1.1\r\nHost: localhost\r\nE2b-Sandbox-Id: abc\r\nE2b-Sandbox-Port: {port}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        answer = await raw.rest()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert seen.targets == []
+
+
+CONTROL = (
+    "/init", "//init", "/./init", "/x/../init", "/%69nit", "/%2569nit", "/INIT", "/init/", "/init;x", "/init%00",
+    "/\\init", "/%2e/init", "/warren/tunnel?port=22", "/warren/logs", "/..%2finit", "/init%20", "/init%3fx",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CONTROL)
+@pytest.mark.parametrize("upgrade", ["websocket", "warren-tunnel", ""])
+async def test_control_routes_are_for_nobody_outside(rig: Rig, seen: Seen, path: str, upgrade: str) -> None:
+    """Not by an upgrade either, nor in absolute form, nor with headers that only the server sends."""
+    extra = f"Connection: Upgrade\r\nUpgrade: {upgrade}\r\n" if upgrade else ""
+    for target in (path, f"http://49983-abc.any.test{path}"):
+        async with rig.raw() as raw:
+            await raw.send(f"GET {target} HTTP/1.1\r\n{HOST}{extra}X-Warren-Control: control\r\n\r\n")
+            assert (await raw.head()).split()[1] in {"404", "400"}
+    assert seen.targets == []
+
+
+async def test_a_client_s_own_control_and_forwarding_headers_are_not_passed_on(rig: Rig) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await read_head(reader)).lower())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    await rig.script(rig.routes.add("abc").address, serve)
+    forged = "".join(
+        f"{name}: forged\r\n"
+        for name in (
+            "X-Warren-Control",
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "X-Real-Ip",
+            "Forwarded",
+            "Te",
+            "Trailer",
+        )
+    )
+    async with rig.raw() as raw:
+        await raw.send(f"GET / HTTP/1.1\r\n{HOST}{forged}Connection: close, x-forwarded-for, host\r\n\r\n")
+        assert (await raw.head()).startswith("HTTP/1.1 200")
+    assert b"forged" not in heads[0]
+    assert b"host: 49983-abc.any.test" in heads[0]
+    assert b"x-forwarded-for: 127.0.0.1" in heads[0]
+
+
+@pytest.mark.parametrize(
+    "bomb", [b"X: y\r\n", b"X: " + b"y" * 8000 + b"\r\n", b"y" * 65536], ids=["many", "big", "line"]
+)
+async def test_trailers_have_an_end(rig: Rig, seen: Seen, bomb: bytes) -> None:
+    async with rig.raw() as raw:
+        await raw.send(f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n")
+        with suppress(ConnectionError):
+            for _ in range(limits.GATEWAY_FIELDS_MAX + 2):
+                await raw.send(bomb)
+            await raw.send("\r\n" + SMUGGLED)
+        answer = await raw.rest()
+    assert "/smuggled" not in seen.targets
+    assert b" 200 " not in answer
+
+
+async def test_a_flood_of_requests_behind_each_other_waits_at_the_client(rig: Rig) -> None:
+    """One stuck sandbox and 64 MiB of requests for it: the gateway stops reading, and others do not notice."""
+    stuck = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await stuck.wait()
+
+    await rig.script(rig.routes.add("abc").address, silent)
+    flood = f"GET / HTTP/1.1\r\n{HOST}X: {'y' * 8000}\r\n\r\n".encode() * 128
+    async with rig.raw() as raw:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                for _ in range(64):
+                    raw.writer.write(flood)
+                    await raw.writer.drain()
+        assert (await rig.client.get(rig.url, headers=to("nobody"))).status_code == 502
+        stuck.set()
+        raw.writer.transport.abort()

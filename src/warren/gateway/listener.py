@@ -19,7 +19,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class ClientConnection(RequestHandler):
-    """One client. It has a deadline for its first request, and is dropped when there are too many."""
+    """One client. It has a deadline for each head that it begins, and is dropped when there are too many."""
 
     def __init__(self, server: "ClientServer", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -44,11 +44,15 @@ class ClientConnection(RequestHandler):
             client.abort()
             return
         client.set_write_buffer_limits(high=limits.GATEWAY_WRITE_BUFFER_BYTES)
-        self._head_deadline = self._loop.call_later(limits.GATEWAY_HEAD_DEADLINE_S, self._drop_if_silent)
+        self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """aiohttp queues a parse error behind the request whose body it is in, and that body would never end."""
         super().data_received(data)
+        if self._current_request is not None or self._messages:
+            self._forget_head()
+        elif data and self._head_deadline is None:
+            self._expect_head()  # the first bytes of another request, on a connection that was idle
         if self._current_request is None or not self._messages:
             return
         body = self._current_request.content
@@ -56,8 +60,7 @@ class ClientConnection(RequestHandler):
             body.set_exception(web.RequestPayloadError("cannot read the request's body"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
+        self._forget_head()
         super().connection_lost(exc)
 
     def handle_error(
@@ -75,8 +78,16 @@ class ClientConnection(RequestHandler):
         response.force_close()
         return response
 
-    def _drop_if_silent(self) -> None:
-        if self._request_count == 0 and self.transport is not None:
+    def _expect_head(self) -> None:
+        self._head_deadline = self._loop.call_later(limits.GATEWAY_HEAD_DEADLINE_S, self._drop)
+
+    def _forget_head(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _drop(self) -> None:
+        if self.transport is not None:
             self.transport.abort()
 
 

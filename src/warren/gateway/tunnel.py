@@ -18,7 +18,7 @@ class TunnelRefused(ConnectionRefusedError):
     """cannot reach the port from inside either"""
 
 
-class _Handshake(asyncio.Protocol):
+class Handshake(asyncio.Protocol):
     """Waits for the end of the answer's head; bytes behind it already belong to the service."""
 
     def __init__(self, done: asyncio.Future[tuple[bytes, bytes]]) -> None:
@@ -44,7 +44,7 @@ async def open_tunnel(link: Link, port: int) -> Upstream:
     """Raises OSError when there is no guest, and TunnelRefused when nothing listens on the port inside either."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[bytes, bytes]] = loop.create_future()
-    transport, _ = await loop.create_connection(lambda: _Handshake(done), link.address, GUEST_PORT)
+    transport, _ = await loop.create_connection(lambda: Handshake(done), link.address, GUEST_PORT)
     try:
         if link.is_gone:
             raise TunnelRefused("cannot use the tunnel: the sandbox is gone")

@@ -16,6 +16,8 @@ from warren.model.observation import Level, LogEntry
 _CONNECT_ATTEMPT_S = 0.05
 """While a sandbox boots, packets to it vanish; a short attempt, repeated, finds it sooner than TCP's own 1 s retry."""
 _RETRY_PAUSE_S = 0.004
+_FIELDS_MAX, _NAME_MAX = 16, 64
+"""Fields kept of one log entry, and characters of a field's or a logger's name."""
 
 
 class GuestdClient:
@@ -38,6 +40,8 @@ class GuestdClient:
                         await asyncio.sleep(_RETRY_PAUSE_S)
         except TimeoutError:
             raise Timeout(f"cannot reach the guest at {address} within {deadline_s:g} s") from None
+        except aiohttp.ClientError as error:
+            raise Unavailable(f"cannot understand the guest at {address}: {type(error).__name__}") from error
 
     async def retain_envs(self, address: str, control_token: str) -> None:
         await self._control("POST", f"{_base(address)}/warren/envs", control_token)
@@ -122,9 +126,16 @@ def _entry(raw: Any) -> tuple[int, LogEntry] | None:
         return None
     extra: Any = fields.get("fields")
     pairs = cast("dict[Any, Any]", extra) if isinstance(extra, dict) else {}
-    kept = {str(k)[:64]: str(v)[: limits.LOG_MESSAGE_MAX] for k, v in list(pairs.items())[:16]}
-    logger = str(fields.get("logger", "guest"))[:64]
-    return seq, LogEntry(at=at, level=level, logger=logger, message=message[: limits.LOG_MESSAGE_MAX], fields=kept)
+    kept = {_text(k, _NAME_MAX): _text(v, limits.LOG_MESSAGE_MAX) for k, v in list(pairs.items())[:_FIELDS_MAX]}
+    logger = _text(fields.get("logger", "guest"), _NAME_MAX)
+    return seq, LogEntry(at=at, level=level, logger=logger, message=_text(message, limits.LOG_MESSAGE_MAX), fields=kept)
+
+
+def _text(value: Any, most: int) -> str:
+    """What every database can hold and every answer can say: no NUL, no half of a surrogate pair, nothing nested."""
+    if not isinstance(value, str | int | float):
+        return ""
+    return str(value)[:most].encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _init_body(identity: GuestIdentity) -> dict[str, Any]:

@@ -159,7 +159,7 @@ GATEWAY_FIELD_BYTES = 16 * 1024
 GATEWAY_FIELDS_MAX = 128
 """Header fields of one message."""
 GATEWAY_HEAD_DEADLINE_S = 30.0
-"""Seconds from a new connection (TLS handshake included) to its first whole request head."""
+"""Seconds from a new connection (TLS handshake included), or the first byte of a later request, to its whole head."""
 GATEWAY_KEEPALIVE_S = 620.0
 """Seconds an idle client connection is kept: longer than the SDKs' pools (300), so that they close first."""
 GATEWAY_CLIENT_CONNECTIONS = 10_000
