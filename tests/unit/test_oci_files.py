@@ -27,7 +27,9 @@ def test_a_guest_is_kept_by_its_digest_and_never_changed(tmp_path: Path) -> None
     assert (first / "guestd").read_bytes() == b"one"
     assert os.stat(first / "guestd").st_mode & 0o777 == 0o555
     assert install_guest(str(binary), guests) == second
-    forget_guests(guests, second)
+    forget_guests(guests, {first.name, second.name})
+    assert sorted(guests.iterdir()) == sorted([first, second])
+    forget_guests(guests, {second.name})
     assert list(guests.iterdir()) == [second]
 
 

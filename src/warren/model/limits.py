@@ -101,6 +101,14 @@ HEALTH_PULSE_S = 0.5
 HEALTH_LATENESS_S = 0.5
 """Seconds that the server may be late by; after more, the questions it had open say nothing about the guests."""
 
+# --- sleep -------------------------------------------------------------------------------------------------
+CHECKPOINT_DEADLINE_S = 300.0
+"""Seconds to write or read the images of one checkpoint: 8 GiB at a slow disk's 30 MiB/s. Normally 0.1 to 2."""
+CHECKPOINT_SPARE_BYTES = 256 * 1024 * 1024
+"""Bytes of the state folder's disk that no checkpoint takes: running sandboxes write there, and the database."""
+FREEZE_DEADLINE_S = 10.0
+"""Seconds for all processes of a sandbox to stand still, or to go on; normally 0.01 to 0.03."""
+
 # --- servers that share a database ---------------------------------------------------------------------------
 WISH_PERIOD_S = 1.0
 """Seconds between two looks of a server for what others wish of its sandboxes: an end, another deadline."""

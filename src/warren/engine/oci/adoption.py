@@ -8,8 +8,10 @@ from pathlib import Path
 
 import structlog
 
+from warren.engine.oci import layer
 from warren.engine.oci.box import Box
 from warren.engine.oci.cgroup import Cgroups
+from warren.engine.oci.freezer import Freezer
 from warren.engine.oci.network import Network, release_netns
 from warren.engine.oci.places import Places
 from warren.engine.oci.process import ProcessId, boot_id, kill, wait_over
@@ -66,6 +68,7 @@ class Adoption:
                 boxes[box.id] = box
         for sandbox_id in self._cgroups.children() - boxes.keys():
             self._clear_sandbox(sandbox_id, self._places.sandboxes / sandbox_id)
+        layer.clear(self._places.layers, keep=set(boxes))
         self._clear_slots({box.slot.index for box in boxes.values()})
         return boxes
 
@@ -82,6 +85,7 @@ class Adoption:
 
     def _clear_sandbox(self, sandbox_id: str, folder: Path) -> None:
         log.warning("leftover removed", sandbox=sandbox_id)
+        release_frozen(self._cgroups, sandbox_id)
         for runtime in self._runtimes.values():
             try:
                 runtime.delete(sandbox_id, folder)
@@ -98,15 +102,25 @@ class Adoption:
         self._network.remove([self._plan.slot(index) for index in sorted(indexes) if index < self._plan.count])
 
 
+def release_frozen(cgroups: Cgroups, sandbox_id: str) -> None:
+    """Kill what is frozen before a runtime comes to delete it: on v1 it would not die, and thawed it would run on."""
+    if Freezer(cgroups).is_frozen(sandbox_id):
+        kill_group(cgroups, sandbox_id)
+
+
 def kill_group(cgroups: Cgroups, sandbox_id: str) -> None:
     """Last resort: kill by cgroup whatever a runtime did not."""
     # A thread of this server stands in the group until it has quite ended (confine.py), and then the group lists us.
-    for pid in cgroups.pids(sandbox_id) - {os.getpid()}:
-        process = ProcessId.of(pid)
-        pidfd = None if process is None else process.open()
-        if pidfd is not None:
-            try:
-                kill(pidfd)
-                wait_over(pidfd, limits.KILL_DEADLINE_S)
-            finally:
-                os.close(pidfd)
+    processes = [process for pid in cgroups.pids(sandbox_id) - {os.getpid()} if (process := ProcessId.of(pid))]
+    pidfds = [pidfd for process in processes if (pidfd := process.open()) is not None]
+    try:
+        for pidfd in pidfds:
+            kill(pidfd)
+        freezer = Freezer(cgroups)
+        if freezer.is_frozen(sandbox_id):
+            freezer.thaw(sandbox_id)  # to their end: on v1 what is frozen does not even die
+        for pidfd in pidfds:
+            wait_over(pidfd, limits.KILL_DEADLINE_S)
+    finally:
+        for pidfd in pidfds:
+            os.close(pidfd)

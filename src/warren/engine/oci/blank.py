@@ -11,7 +11,7 @@ from pathlib import Path
 
 from warren.engine.oci.command import run
 from warren.engine.oci.loop import BLOCK_BYTES
-from warren.model.errors import EngineFailed
+from warren.engine.oci.sparse import copy_data
 
 MKFS_DEADLINE_S = 60.0
 UPPER = "upper"
@@ -36,7 +36,7 @@ class Blanks:
     def copy(self, size_mb: int, target: Path) -> None:
         """A fresh layer at `target`, which must not exist."""
         with self._open(size_mb) as source, open(target, "xb", buffering=0) as fresh:
-            _copy_holes(source.fileno(), fresh.fileno())
+            copy_data(source.fileno(), fresh.fileno())
 
     def _open(self, size_mb: int) -> FileIO:
         master = self._folder / f"{size_mb}m-{FORM}.ext4"
@@ -77,24 +77,3 @@ class Blanks:
         finally:
             shutil.rmtree(skeleton, ignore_errors=True)
             draft.unlink(missing_ok=True)
-
-
-def _copy_holes(source: int, target: int) -> None:
-    size = os.fstat(source).st_size
-    os.ftruncate(target, size)
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
-            return
-        position = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, position)
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    while start < end:
-        copied = os.copy_file_range(source, target, end - start, start, start)
-        if copied == 0:
-            raise EngineFailed("cannot copy an empty writable layer: its master ended early")
-        start += copied

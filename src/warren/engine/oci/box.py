@@ -76,4 +76,6 @@ def new_record(spec: SandboxSpec, slot: Slot, dns_servers: tuple[str, ...]) -> R
         dns_servers=dns_servers,
         allow=tuple(map(str, spec.egress.allow)),
         deny=tuple(map(str, spec.egress.deny)),
+        image=spec.image.digest,
+        pids=spec.resources.pids,
     )

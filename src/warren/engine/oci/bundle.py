@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from warren.contracts.engine import SandboxSpec
 from warren.engine.oci.seccomp import profile
@@ -119,6 +120,30 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
             "dev.gvisor.spec.rootfs.options": f"size={spec.resources.disk_mb}m",
         },
     )
+
+
+def rehoused(saved: Json, fresh: Json, guest_dir: Path) -> Json:
+    """The bundle for memory that was saved: the mounts and the process that it knows, in a new place.
+
+    A kernel that is restored looks for its mounts as they were, whatever this version would give a new sandbox.
+    """
+    old, new = cast("dict[str, Any]", saved), cast("dict[str, Any]", fresh)
+    mounts = [
+        {**mount, "source": str(guest_dir)} if mount["destination"] == GUEST_DIR else mount for mount in old["mounts"]
+    ]
+    place = {key: new["linux"][key] for key in ("namespaces", "cgroupsPath", "resources")}
+    return {
+        **old,
+        **{key: new[key] for key in ("hostname", "root", "annotations")},
+        "mounts": mounts,
+        "linux": {**old["linux"], **place},
+    }
+
+
+def guest_of(bundle: Json) -> Path:
+    """Where the guestd of a bundle comes from."""
+    mounts = cast("list[dict[str, Any]]", bundle["mounts"])
+    return next(Path(mount["source"]) for mount in mounts if mount["destination"] == GUEST_DIR)
 
 
 def crun_bundle(

@@ -6,6 +6,7 @@ The runtimes make each sandbox's group; this module names it, reads it and remov
 import contextlib
 import os
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,14 +55,14 @@ class Cgroups:
             raise EngineFailed(f"cannot read the cgroup of sandbox {sandbox_id}: {error}") from None
 
     def _usage_v1(self, sandbox_id: str) -> CgroupUsage:
-        memory = self._dir("memory", sandbox_id)
-        cpu = int((self._dir("cpuacct", sandbox_id) / "cpuacct.usage").read_text())
+        memory = self.folder("memory", sandbox_id)
+        cpu = int((self.folder("cpuacct", sandbox_id) / "cpuacct.usage").read_text())
         used = int((memory / "memory.usage_in_bytes").read_text())
         stat = _table(memory / "memory.stat")
         return CgroupUsage(cpu / NANOSECONDS, used, stat["total_cache"] - stat.get("total_shmem", 0))
 
     def _usage_v2(self, sandbox_id: str) -> CgroupUsage:
-        group = self._dir("", sandbox_id)
+        group = self.folder("", sandbox_id)
         cpu = _table(group / "cpu.stat")["usage_usec"]
         used = int((group / "memory.current").read_text())
         stat = _table(group / "memory.stat")
@@ -71,14 +72,55 @@ class Cgroups:
         """Set the hard limit of memory and of memory with swap."""
         try:
             if self.is_v2:
-                (self._dir("", sandbox_id) / "memory.max").write_text(str(limit))
+                (self.folder("", sandbox_id) / "memory.max").write_text(str(limit))
             else:
-                memory = self._dir("memory", sandbox_id)
+                memory = self.folder("memory", sandbox_id)
                 with contextlib.suppress(FileNotFoundError):  # a kernel without swap accounting
                     (memory / "memory.memsw.limit_in_bytes").write_text(str(limit))
                 (memory / "memory.limit_in_bytes").write_text(str(limit))
         except OSError as error:
             raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
+
+    def reclaim(self, sandbox_id: str) -> int:
+        """Have the kernel take back what it can of the group's memory; the bytes by which it became smaller."""
+        try:
+            before = self._memory_used(sandbox_id)
+            switch, value = ("memory.reclaim", str(before)) if self.is_v2 else ("memory.force_empty", "0")
+            with contextlib.suppress(BlockingIOError, InterruptedError):  # v2 says so when it took less than asked for
+                (self.folder("" if self.is_v2 else "memory", sandbox_id) / switch).write_text(value)
+            return max(0, before - self._memory_used(sandbox_id))
+        except OSError as error:
+            raise EngineFailed(f"cannot reclaim memory of sandbox {sandbox_id}: {error.strerror}") from None
+
+    def _memory_used(self, sandbox_id: str) -> int:
+        if self.is_v2:
+            return int((self.folder("", sandbox_id) / "memory.current").read_text())
+        return int((self.folder("memory", sandbox_id) / "memory.usage_in_bytes").read_text())
+
+    @contextlib.contextmanager
+    def headroom(self, sandbox_id: str, extra: int) -> Generator[None]:
+        """Let the sandbox's group have `extra` bytes more memory meanwhile. A group without a limit stays so."""
+        try:
+            limit = self._memory_limit(sandbox_id)
+        except (OSError, ValueError) as error:
+            raise EngineFailed(f"cannot read the memory limit of sandbox {sandbox_id}: {error}") from None
+        self.raise_memory(sandbox_id, limit + extra)
+        try:
+            yield
+        finally:
+            self._lower_memory(sandbox_id, limit)
+
+    def _memory_limit(self, sandbox_id: str) -> int:
+        if self.is_v2:
+            return int((self.folder("", sandbox_id) / "memory.max").read_text())
+        return int((self.folder("memory", sandbox_id) / "memory.limit_in_bytes").read_text())
+
+    def _lower_memory(self, sandbox_id: str, limit: int) -> None:
+        """A group that has ended meanwhile needs no limit."""
+        names = ("memory.max",) if self.is_v2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder("" if self.is_v2 else "memory", sandbox_id) / name).write_text(str(limit))
 
     def pids(self, sandbox_id: str) -> set[int]:
         found: set[int] = set()
@@ -106,9 +148,10 @@ class Cgroups:
 
     def _groups(self, sandbox_id: str | None) -> list[Path]:
         kinds = ("",) if self.is_v2 else (*CONTROLLERS, "unified")
-        return [group for kind in kinds if (group := self._dir(kind, sandbox_id)).is_dir()]
+        return [group for kind in kinds if (group := self.folder(kind, sandbox_id)).is_dir()]
 
-    def _dir(self, controller: str, sandbox_id: str | None) -> Path:
+    def folder(self, controller: str, sandbox_id: str | None) -> Path:
+        """Of one controller of v1; of the one hierarchy of v2 with an empty name."""
         parent = self.root / controller / self._parent
         return parent if sandbox_id is None else parent / sandbox_id
 

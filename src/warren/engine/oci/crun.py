@@ -8,17 +8,22 @@ import uuid
 from pathlib import Path
 
 from warren.contracts.engine import SandboxSpec
+from warren.engine.oci import layer
 from warren.engine.oci.blank import Blanks
 from warren.engine.oci.bundle import MIB, Json, Paths, crun_bundle
 from warren.engine.oci.cgroup import Cgroups, CgroupUsage
 from warren.engine.oci.command import run
 from warren.engine.oci.confine import confine_this_thread
+from warren.engine.oci.freezer import Freezer
 from warren.engine.oci.images import Images
 from warren.engine.oci.launch import launch
+from warren.engine.oci.manifest import Manifest, Needs
 from warren.engine.oci.meminfo import meminfo
 from warren.engine.oci.places import Places
 from warren.engine.oci.record import Record
 from warren.engine.oci.rootfs import Layers, enter_private_mounts, mount_root, show
+from warren.engine.oci.runtime import Saved
+from warren.engine.oci.shelf import PARTS
 from warren.engine.oci.slot import Slot
 from warren.engine.oci.threads import in_passing_thread
 from warren.engine.oci.uids import UidRanges
@@ -44,17 +49,21 @@ class Crun:
         self._images = Images()
         self._uids = UidRanges(places.run.parent, places.run.name)
         self._namespaces = UserNamespaces(self._uids)
+        self._freezer = Freezer(cgroups)
         self._cgroup_manager = "cgroupfs" if cgroups.is_v2 else "disabled"
         # No capability to go above the hard limit that this process itself was given.
         self._open_files = min(limits.MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
-    def start(self, spec: SandboxSpec, slot: Slot, folder: Path) -> int:
+    def start(self, spec: SandboxSpec, slot: Slot, folder: Path, saved: Saved | None) -> int:
         """Start a sandbox; the pid of its PID 1."""
         # crun looks the root up as the sandbox's root user, who is nobody on the host: it may pass, not look around.
         folder.chmod(0o711)
-        layer = self._places.layers / f"{spec.id}.ext4"
-        self._blanks.copy(spec.resources.disk_mb, layer)
-        layers = Layers(self._images.device(spec.image.path), layer, self._namespaces.of(slot), self._uids.base(slot))
+        file = layer.path_of(self._places.layers, spec.id)
+        if saved is None:
+            self._blanks.copy(spec.resources.disk_mb, file)
+        else:
+            layer.copy(saved.part / layer.SAVED, file)
+        layers = Layers(self._images.device(spec.image.path), file, self._namespaces.of(slot), self._uids.base(slot))
         paths = Paths(
             root=folder / "root",
             guest_dir=folder / "guest",
@@ -94,7 +103,7 @@ class Crun:
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
         del folder
-        (self._places.layers / f"{sandbox_id}.ext4").unlink(missing_ok=True)
+        layer.path_of(self._places.layers, sandbox_id).unlink(missing_ok=True)
         argv = [*self._command(), "delete", "--force", sandbox_id]
         in_passing_thread(lambda: self._delete(sandbox_id, argv))
 
@@ -125,6 +134,33 @@ class Crun:
         page = meminfo(record.memory_mb * MIB, self._cgroups.usage(record.id))
         with contextlib.suppress(FileNotFoundError), open(folder / "meminfo", "r+b", buffering=0) as file:
             file.write(page)
+
+    @property
+    def keeps_memory(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def halt(self, record: Record, folder: Path) -> None:
+        del folder
+        self._freezer.freeze(record.id)
+
+    def save(self, record: Record, folder: Path, target: Path, manifest: Manifest) -> Manifest:
+        """The layer's file, once all that the frozen sandbox wrote is in it."""
+        del folder
+        file = layer.path_of(self._places.layers, record.id)
+        layer.flush(file)
+        part = target / PARTS[manifest.kind]
+        part.mkdir(mode=0o700)
+        layer.copy(file, part / layer.SAVED)
+        return manifest
+
+    def wake(self, record: Record, folder: Path) -> None:
+        del folder
+        if self._freezer.is_frozen(record.id):
+            self._freezer.thaw(record.id)
 
     def _command(self) -> list[str]:
         return [self._binary, f"--root={self._places.crun_root}", f"--cgroup-manager={self._cgroup_manager}"]

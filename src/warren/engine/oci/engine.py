@@ -1,36 +1,35 @@
 """The engine of this machine (`warren.contracts.engine.Engine`)."""
 
+import asyncio
+import contextlib
 import errno
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import structlog
 
 from warren.contracts.engine import Checkpoint, Placement, SandboxSpec
 from warren.engine.oci import firewall, forwarding
-from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group
+from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group, release_frozen
 from warren.engine.oci.box import Box, new_record
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
+from warren.engine.oci.freezer import Freezer
 from warren.engine.oci.guard import RuleGuard
+from warren.engine.oci.keeping import Keeping
 from warren.engine.oci.network import Network
 from warren.engine.oci.places import RUN_ROOT, Hold, Places, forget_guests, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
 from warren.engine.oci.process import ProcessId
 from warren.engine.oci.runsc import Runsc
 from warren.engine.oci.runtime import Runtime
+from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
-from warren.model.errors import (
-    AlreadyExists,
-    BadRequest,
-    EngineFailed,
-    NoSpace,
-    NotSupported,
-    SandboxNotFound,
-)
+from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoSpace, SandboxNotFound
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.sandbox import SANDBOX_ID
@@ -59,6 +58,9 @@ class OciEngine:
         self._guard = RuleGuard(settings.bridge, self._rules)
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
+        self._freezer = Freezer(self._cgroups)
+        self._shelf = Shelf(self._places.checkpoints)
+        self._keeping = Keeping(self._shelf, self._cgroups, self._runtimes)
         self._hold: Hold | None = None
         self.machine_restarted = False
 
@@ -90,11 +92,12 @@ class OciEngine:
         guest_dir = install_guest(self._settings.guestd, self._places.guests)
         runsc = Runsc(self._settings.runsc, self._places, guest_dir, self._cgroups)
         crun = Crun(self._settings.crun_path, self._places, guest_dir, self._cgroups)
-        self._runtimes = {runsc.name: runsc, crun.name: crun}
+        self._runtimes.update({runsc.name: runsc, crun.name: crun})
+        self._shelf.open()
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
         if not self._boxes:
-            forget_guests(self._places.guests, guest_dir)
+            forget_guests(self._places.guests, {guest_dir.name, *self._keeping.guests()})
         firewall.apply("load the network rules", self._rules())
         self._network.open(in_use=bool(self._boxes))
         forwarding.enable(RUN_ROOT)
@@ -179,7 +182,8 @@ class OciEngine:
         box.record.write(box.folder)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
         firewall.apply(f"set the egress rules of sandbox {spec.id}", change)
-        pid = runtime.start(spec, box.slot, box.folder)
+        with self._keeping.opened(spec) as saved:
+            pid = runtime.start(spec, box.slot, box.folder, saved)
         process = ProcessId.of(pid)
         if process is None:
             raise EngineFailed(f"cannot run sandbox {spec.id}: it ended right after its start")
@@ -204,6 +208,7 @@ class OciEngine:
 
     def _delete(self, box: Box) -> None:
         runtime = self._runtimes[box.record.runtime]
+        release_frozen(self._cgroups, box.id)
         try:
             runtime.delete(box.id, box.folder)
             self._cgroups.remove(box.id)
@@ -246,14 +251,20 @@ class OciEngine:
         )
 
     async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
+        async with self._held(sandbox_id) as box:
+            if egress != box.egress:
+                await on_thread(self._replace_egress, box, egress)
+
+    @contextlib.asynccontextmanager
+    async def _held(self, sandbox_id: str) -> AsyncGenerator[Box]:
+        """A sandbox that nobody else changes or removes meanwhile. Raises SandboxNotFound."""
         box = self._boxes.get(sandbox_id)
         if box is None:
             raise SandboxNotFound.of(sandbox_id)
         async with box.lock:
-            if self._boxes.get(sandbox_id) is not box:
+            if self._boxes.get(sandbox_id) is not box or not box.is_alive:
                 raise SandboxNotFound.of(sandbox_id)
-            if egress != box.egress:
-                await on_thread(self._replace_egress, box, egress)
+            yield box
 
     def _replace_egress(self, box: Box, egress: EgressPolicy) -> None:
         change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, egress)
@@ -263,22 +274,48 @@ class OciEngine:
         box.record.write(box.folder)
 
     def keeps_memory(self, runtime: str) -> bool:
-        return False
+        found = self._runtimes.get(runtime)
+        return found is not None and found.keeps_memory
 
     async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
-        raise NotSupported(f"cannot checkpoint sandbox {sandbox_id}: this engine does not do it yet")
+        made: deque[Checkpoint] = deque()
+        async with self._held(sandbox_id) as box:
+
+            def keep() -> None:
+                made.append(self._keeping.write(box.record, box.folder, checkpoint_id, kind, hold=hold))
+
+            try:
+                await on_thread(keep)
+            except asyncio.CancelledError:
+                if made:  # it was written to its end, and nobody will ask for it
+                    await to_the_end(on_thread(self._undo, box, checkpoint_id))
+                raise
+        return made[0]
+
+    def _undo(self, box: Box, checkpoint_id: str) -> None:
+        self._keeping.forget(checkpoint_id)
+        self._wake(box)
 
     async def checkpoints(self) -> Sequence[Checkpoint]:
-        return []
+        return await on_thread(self._keeping.checkpoints)
 
     async def forget(self, checkpoint_id: str) -> None:
-        return None
+        await on_thread(self._keeping.forget, checkpoint_id)
 
     async def freeze(self, sandbox_id: str) -> None:
-        raise NotSupported(f"cannot freeze sandbox {sandbox_id}: this engine does not do it yet")
+        async with self._held(sandbox_id):
+            await on_thread(self._freezer.freeze, sandbox_id)
 
     async def thaw(self, sandbox_id: str) -> None:
-        raise NotSupported(f"cannot thaw sandbox {sandbox_id}: this engine does not do it yet")
+        async with self._held(sandbox_id) as box:
+            await on_thread(self._wake, box)
+
+    def _wake(self, box: Box) -> None:
+        """From both kinds of standstill: frozen by the host, halted by the runtime."""
+        if self._freezer.is_frozen(box.id):
+            self._freezer.thaw(box.id)
+        self._runtimes[box.record.runtime].wake(box.record, box.folder)
 
     async def reclaim(self, sandbox_id: str) -> int:
-        raise NotSupported(f"cannot reclaim memory of sandbox {sandbox_id}: this engine does not do it yet")
+        async with self._held(sandbox_id):
+            return await on_thread(self._cgroups.reclaim, sandbox_id)

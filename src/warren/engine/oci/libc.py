@@ -74,6 +74,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
     _check(result, f"mount {target}")
 
 
+def syncfs(fd: int) -> None:
+    """Of the file system that the descriptor is on; its writes are done when this returns."""
+    _check(_libc.syncfs(fd), "syncfs")
+
+
 def umount(target: str) -> None:
     _check(_libc.umount2(_text(target), MNT_DETACH), f"umount {target}")
 

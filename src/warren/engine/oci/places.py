@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import threading
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,10 @@ class Places:
     @property
     def guests(self) -> Path:
         return self.state / "guest"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.state / "checkpoints"
 
     @property
     def boot(self) -> Path:
@@ -140,9 +145,9 @@ def install_guest(binary: str, guests: Path) -> Path:
     return folder
 
 
-def forget_guests(guests: Path, current: Path) -> None:
-    """Remove copies of earlier builds; only while no sandbox runs, for it may run one of them."""
+def forget_guests(guests: Path, needed: Set[str]) -> None:
+    """Remove copies of other builds; only while no sandbox runs, for it may run one of them."""
     for folder in guests.iterdir():
-        if folder != current:
+        if folder.name not in needed:
             folder.chmod(0o700)
             shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,10 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Written before the runtime starts with `pid` 0, and again when it runs."""
+    """Written before the runtime starts with `pid` 0, and again when it runs.
+
+    `image` is the digest of its template. It and `pids`, the limit, are not known of what an earlier version started.
+    """
 
     id: str
     runtime: str
@@ -25,6 +28,8 @@ class Record:
     dns_servers: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    image: str = ""
+    pids: int = 0
     pid: int = 0
     started: int = 0
     version: int = VERSION

@@ -8,6 +8,7 @@ On disk both keep the ids that the sandbox sees, so that a layer can be used aga
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from warren.engine.oci.blank import UPPER, WORK
 HYBRID_CGROUP = "/sys/fs/cgroup/unified"
 LAYER_OPTIONS = ("discard", "noinit_itable", "minixdf")
 """Deleted blocks go back to the host; no background writes; `df` shows the promised size."""
+LAYER_ATTRIBUTES = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOATIME
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """`image` is the block device of the template; `layer` an ext4 file that becomes nameless; `user_namespace` a fd
+    """`image` is the block device of the template; `layer` an ext4 file; `user_namespace` a fd
     that maps root inside to `uid_base`."""
 
     image: str
@@ -48,12 +50,12 @@ def mount_root(layers: Layers, folder: Path) -> Path:
     _attach_idmapped(image, layers.user_namespace, lower)
     device = loop.attach(layers.layer, read_only=False)
     try:
-        layers.layer.unlink()  # from here on nothing of it can be left behind, whatever crashes
-        attributes = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOATIME
-        layer = libc.new_mount("ext4", loop.device_path(device), LAYER_OPTIONS, attributes)
+        layer = libc.new_mount("ext4", loop.device_path(device), LAYER_OPTIONS, LAYER_ATTRIBUTES)
         _attach_idmapped(layer, layers.user_namespace, upper)
     finally:
         os.close(device)
+    # Of a layer that was mounted before: the kernel's own scratch, with the mark that it was mounted volatile.
+    shutil.rmtree(upper / WORK / WORK, ignore_errors=True)
     # volatile: no fsync reaches the disk. The layer dies with the machine's processes, so there is nothing to keep.
     # Names are relative, so that the sandbox's list of mounts says nothing of the host's folders.
     os.chdir(folder)

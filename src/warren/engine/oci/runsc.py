@@ -3,17 +3,29 @@
 import contextlib
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from warren.contracts.engine import SandboxSpec
-from warren.engine.oci.bundle import MIB, Paths, runsc_bundle
+from warren.engine.oci.bundle import MIB, Json, Paths, guest_of, rehoused, runsc_bundle
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.command import run
 from warren.engine.oci.launch import launch
+from warren.engine.oci.manifest import Manifest, Needs
+from warren.engine.oci.needs import needs_of
 from warren.engine.oci.places import Places
 from warren.engine.oci.record import Record
+from warren.engine.oci.runsc_saver import RunscSaver
+from warren.engine.oci.runtime import Saved
+from warren.engine.oci.shelf import PARTS
 from warren.engine.oci.slot import Slot
 from warren.model import limits
+from warren.model.errors import CheckpointUnusable
+from warren.model.snapshot import SnapshotKind
+
+BUNDLE = "config.json"
+"""The OCI specification in a sandbox's folder; a copy lies beside saved memory."""
 
 START_DEADLINE_S = 30.0
 """Seconds for `runsc run`; normally 0.15, on a crowded machine a few."""
@@ -31,8 +43,10 @@ class Runsc:
         self._places = places
         self._guest_dir = guest_dir
         self._cgroups = cgroups
+        self._saver = RunscSaver(self._command(), places.runsc_root)
+        self._needs: Needs | None = None
 
-    def start(self, spec: SandboxSpec, slot: Slot, folder: Path) -> int:
+    def start(self, spec: SandboxSpec, slot: Slot, folder: Path, saved: Saved | None) -> int:
         """Start a sandbox; the pid of its sentry."""
         # gVisor wants a directory to name as root, also where the image is the root.
         root = folder / "root"
@@ -40,18 +54,48 @@ class Runsc:
         paths = Paths(
             root=root, guest_dir=self._guest_dir, layers=self._places.layers, cgroup=self._cgroups.path(spec.id)
         )
-        (folder / "config.json").write_text(json.dumps(runsc_bundle(spec, slot, paths)))
-        pid_file = folder / "pid"
+        bundle = runsc_bundle(spec, slot, paths)
+        if saved is None:
+            self._boot(spec, folder, bundle)
+        elif saved.kind is SnapshotKind.MEMORY:
+            self._restore(spec, folder, bundle, saved)
+        else:
+            self._boot(spec, folder, bundle, f"--fs-restore-image-path={saved.part}")
+            wait = [*self._command(), "wait", "-fsrestore", spec.id]
+            run(f"read the files of sandbox {spec.id}", wait, limits.CHECKPOINT_DEADLINE_S)
+        return int((folder / "pid").read_text())
+
+    def _boot(self, spec: SandboxSpec, folder: Path, bundle: Json, *options: str) -> None:
+        self._launch(spec, folder, bundle, ["run", "--detach", *options], START_DEADLINE_S)
+        self._give_sentry_memory(spec)
+
+    def _restore(self, spec: SandboxSpec, folder: Path, bundle: Json, saved: Saved) -> None:
+        """In two steps: what is read back may be all that the sandbox is allowed, and the sentry's own comes on top."""
+        guest_dir = self._places.guests / saved.manifest.guest
+        if not guest_dir.exists():
+            raise CheckpointUnusable(f"cannot restore checkpoint {saved.manifest.id}: the guestd that it runs is gone")
+        old = json.loads((saved.part / BUNDLE).read_text())
+        self._launch(spec, folder, rehoused(old, bundle, guest_dir), ["create"], START_DEADLINE_S)
+        self._give_sentry_memory(spec)
+        options = ["restore", "--detach", f"--image-path={saved.part}"]
+        self._launch(spec, folder, None, options, limits.CHECKPOINT_DEADLINE_S)
+
+    def _launch(
+        self, spec: SandboxSpec, folder: Path, bundle: Json | None, verb: Sequence[str], deadline_s: float
+    ) -> None:
+        if bundle is not None:
+            (folder / BUNDLE).write_text(json.dumps(bundle))
         overlay = f"--overlay2=root:dir={self._places.layers},size={spec.resources.disk_mb}m"
-        argv = [*self._command(), overlay, "run", "--detach", f"--bundle={folder}", f"--pid-file={pid_file}", spec.id]
-        launch(f"start sandbox {spec.id}", argv, "--log=", START_DEADLINE_S)
-        # The sentry has read the limit and tells it to the sandbox as its memory; its own needs come on top.
+        place = [f"--bundle={folder}", f"--pid-file={folder / 'pid'}", spec.id]
+        launch(f"start sandbox {spec.id}", [*self._command(), overlay, *verb, *place], "--log=", deadline_s)
+
+    def _give_sentry_memory(self, spec: SandboxSpec) -> None:
+        """It has read the limit and tells it to the sandbox as its memory; its own needs come on top."""
         self._cgroups.raise_memory(spec.id, spec.resources.memory_mb * MIB + SENTRY_MEMORY_BYTES)
-        return int(pid_file.read_text())
 
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
-        del folder
+        self._saver.mend(sandbox_id, folder)
         argv = [*self._command(), "delete", "--force", sandbox_id]
         run(f"remove sandbox {sandbox_id}", argv, limits.KILL_DEADLINE_S)
 
@@ -67,7 +111,36 @@ class Runsc:
             "--host-fifo=none",
             "--net-raw=false",
             "--host-settings=ignore",
+            # Restored elsewhere, a connection of an earlier life ends with a reset instead of waiting for ever.
+            "--allow-live-tcp-migration=false",
+            # Ids, namespaces, cgroup and host name of what is restored are new ones.
+            "--restore-spec-validation=warning",
         ]
+
+    @property
+    def keeps_memory(self) -> bool:
+        return True
+
+    @property
+    def needs(self) -> Needs:
+        if self._needs is None:
+            self._needs = needs_of(self._binary)
+        return self._needs
+
+    def halt(self, record: Record, folder: Path) -> None:
+        self._saver.halt(record.id, folder)
+
+    def save(self, record: Record, folder: Path, target: Path, manifest: Manifest) -> Manifest:
+        self._saver.save(record.id, target, manifest.kind)
+        if manifest.kind is SnapshotKind.FILESYSTEM:
+            return manifest
+        bundle = (folder / BUNDLE).read_text()
+        (target / PARTS[manifest.kind] / BUNDLE).write_text(bundle)
+        needs, guest = self.needs, guest_of(json.loads(bundle)).name
+        return replace(manifest, build=needs.build, cpu_flags=tuple(sorted(needs.cpu_flags)), guest=guest)
+
+    def wake(self, record: Record, folder: Path) -> None:
+        self._saver.wake(record.id, folder)
 
     def prepare(self, slot: Slot) -> None:
         """Nothing: the sentry brings all it needs."""

@@ -1,11 +1,23 @@
 """The seam between the engine and an OCI runtime's command line. All of it blocks: call it through `on_thread`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from warren.contracts.engine import SandboxSpec
+from warren.engine.oci.manifest import Manifest, Needs
 from warren.engine.oci.record import Record
 from warren.engine.oci.slot import Slot
+from warren.model.snapshot import SnapshotKind
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a sandbox starts from: the part of a checkpoint that `save` wrote for this kind of start."""
+
+    manifest: Manifest
+    kind: SnapshotKind
+    part: Path
 
 
 class Runtime(Protocol):
@@ -20,10 +32,10 @@ class Runtime(Protocol):
         """Let go of what `prepare` and `start` hold for the next start; sandboxes go on."""
         ...
 
-    def start(self, spec: SandboxSpec, slot: Slot, folder: Path) -> int:
+    def start(self, spec: SandboxSpec, slot: Slot, folder: Path, saved: Saved | None) -> int:
         """Start a sandbox; the pid of the process whose end is the sandbox's end. `folder` is its own and empty.
 
-        Raises EngineFailed; the caller then calls `delete`.
+        Once it returns, nothing of `saved` is read any more. Raises EngineFailed; the caller then calls `delete`.
         """
         ...
 
@@ -37,4 +49,27 @@ class Runtime(Protocol):
 
     def refresh(self, record: Record, folder: Path) -> None:
         """Bring up to date what the sandbox is told of its own use, where the runtime needs help with that."""
+        ...
+
+    @property
+    def keeps_memory(self) -> bool: ...
+
+    @property
+    def needs(self) -> Needs:
+        """What memory that is saved now will need, and saved memory must not need more of. Raises EngineFailed."""
+        ...
+
+    def halt(self, record: Record, folder: Path) -> None:
+        """Bring every process to a standstill in which `save` finds memory and files as one. Idempotent."""
+        ...
+
+    def save(self, record: Record, folder: Path, target: Path, manifest: Manifest) -> Manifest:
+        """Write what `manifest.kind` needs of a halted sandbox below `target`, into the folders of `shelf.PARTS`.
+
+        The manifest comes back with what it needs of the runtime. Raises EngineFailed, NoSpace.
+        """
+        ...
+
+    def wake(self, record: Record, folder: Path) -> None:
+        """End a standstill. Idempotent, also for a sandbox that is not at one or is gone."""
         ...

@@ -1,0 +1,118 @@
+"""Checkpoints of this engine's sandboxes: written, opened for a start, deleted."""
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+from warren.contracts.engine import Checkpoint, SandboxSpec
+from warren.engine.oci.bundle import MIB
+from warren.engine.oci.cgroup import Cgroups
+from warren.engine.oci.manifest import Manifest, obstacle
+from warren.engine.oci.record import Record
+from warren.engine.oci.runtime import Runtime, Saved
+from warren.engine.oci.shelf import Shelf
+from warren.model import limits
+from warren.model.errors import CheckpointUnusable, NoSpace, NotSupported
+from warren.model.sandbox import Resources
+from warren.model.snapshot import SnapshotKind
+
+SPARE_MEMORY_BYTES = 256 * MIB
+"""What a checkpoint may take of memory beyond the sandbox's own limit: the sentry's lists, pages on their way out."""
+
+
+class Keeping:
+    """Knows sandboxes by their record and folder. Blocks: call it through `on_thread`."""
+
+    def __init__(self, shelf: Shelf, cgroups: Cgroups, runtimes: Mapping[str, Runtime]) -> None:
+        self._shelf = shelf
+        self._cgroups = cgroups
+        self._runtimes = runtimes
+
+    def write(self, record: Record, folder: Path, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+        """The sandbox goes on, or stands still when `hold` is set. After an error it goes on and nothing is left."""
+        runtime = self._runtimes[record.runtime]
+        if kind is SnapshotKind.MEMORY and not runtime.keeps_memory:
+            raise NotSupported(f"cannot keep the memory of a sandbox under {runtime.name}; ask for its files alone")
+        if not record.image:
+            raise NotSupported(f"cannot keep sandbox {record.id}: a server of an earlier version started it")
+        self._require_space(runtime, record, folder, kind)
+        try:
+            with (
+                self._shelf.draft(checkpoint_id) as draft,
+                self._cgroups.headroom(record.id, record.memory_mb * MIB + SPARE_MEMORY_BYTES),
+            ):
+                return self._write(runtime, record, folder, draft, _manifest(record, checkpoint_id, kind), hold=hold)
+        except OSError as error:
+            raise _no_space(error) from error
+
+    def _write(
+        self, runtime: Runtime, record: Record, folder: Path, draft: Path, manifest: Manifest, *, hold: bool
+    ) -> Checkpoint:
+        try:
+            runtime.halt(record, folder)
+            whole = runtime.save(record, folder, draft, manifest)
+            if not hold:
+                runtime.wake(record, folder)
+            return self._shelf.publish(draft, whole).checkpoint
+        except BaseException:
+            runtime.wake(record, folder)
+            raise
+
+    def _require_space(self, runtime: Runtime, record: Record, folder: Path, kind: SnapshotKind) -> None:
+        """Before anything stands still: what will be written has to fit, and leave others some room."""
+        needed = limits.CHECKPOINT_SPARE_BYTES + runtime.disk_used(record, folder)
+        if kind is SnapshotKind.MEMORY:
+            usage = self._cgroups.usage(record.id)
+            needed += usage.memory - usage.cache + runtime.disk_used(record, folder)
+        free = shutil.disk_usage(self._shelf.folder).free
+        if free < needed:
+            raise NoSpace(
+                f"cannot keep sandbox {record.id}: that takes up to {needed // MIB} MiB of the state folder's disk, "
+                f"and {free // MIB} MiB are free; delete snapshots or paused sandboxes"
+            )
+
+    @contextlib.contextmanager
+    def opened(self, spec: SandboxSpec) -> Generator[Saved | None]:
+        """What `spec` is to start from. Raises CheckpointNotFound, CheckpointUnusable."""
+        if spec.restore is None:
+            yield None
+            return
+        kind, runtime = spec.restore.kind, self._runtimes[spec.runtime]
+        with self._shelf.reading(spec.restore.checkpoint_id) as manifest:
+            why_not = obstacle(manifest, spec, kind, runtime.needs)
+            if why_not is not None:
+                raise CheckpointUnusable(_refusal(manifest, kind, why_not))
+            with self._shelf.part(manifest, kind) as part:
+                yield Saved(manifest, kind, part)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        return [manifest.checkpoint for manifest in self._shelf.all()]
+
+    def guests(self) -> set[str]:
+        """Copies of guestd that saved processes run."""
+        return {manifest.guest for manifest in self._shelf.all()}
+
+    def forget(self, checkpoint_id: str) -> None:
+        self._shelf.forget(checkpoint_id)
+
+
+def _manifest(record: Record, checkpoint_id: str, kind: SnapshotKind) -> Manifest:
+    return Manifest(
+        id=checkpoint_id,
+        sandbox_id=record.id,
+        runtime=record.runtime,
+        kind=kind,
+        image=record.image,
+        resources=Resources(record.cpu_count, record.memory_mb, record.disk_mb, record.pids),
+    )
+
+
+def _refusal(manifest: Manifest, kind: SnapshotKind, why_not: str) -> str:
+    offer = "; start from its files alone (memory: false)" if kind is SnapshotKind.MEMORY else ""
+    return f"cannot start from checkpoint {manifest.id}: {why_not}{offer}"
+
+
+def _no_space(error: OSError) -> Exception:
+    return NoSpace() if error.errno in (errno.ENOSPC, errno.EDQUOT) else error

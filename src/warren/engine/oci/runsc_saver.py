@@ -1,0 +1,81 @@
+"""Standstill, checkpoint and waking of a sandbox under gVisor.
+
+Two images are written while the kernel inside stands still: `files`, the writable layer alone, for a boot from it, and
+`memory`, which has everything, the layer's content included. Both are written by the sentry and read by a sentry.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from warren.engine.oci.command import run
+from warren.engine.oci.shelf import PARTS
+from warren.model import limits
+from warren.model.errors import EngineFailed, NoSpace
+from warren.model.snapshot import SnapshotKind
+
+PAUSED = "paused"
+KEPT_NOTE = "runsc-note"
+"""In a sandbox's folder: runsc's note about it, as it was before the standstill."""
+DISK_IS_FULL = ("no space left on device", "disk quota exceeded")
+
+
+class RunscSaver:
+    """`command` is runsc with the options of all its calls; `root` is where it keeps its notes. Blocks."""
+
+    def __init__(self, command: Sequence[str], root: Path) -> None:
+        self._command = command
+        self._root = root
+
+    def halt(self, sandbox_id: str, folder: Path) -> None:
+        """Stop the kernel inside. Idempotent."""
+        note = self._note(sandbox_id)
+        if self.mend(sandbox_id, folder) != PAUSED:
+            # runsc overwrites its note in place: killed half-way it would leave nothing that runsc can work with.
+            shutil.copyfile(note, folder / KEPT_NOTE)
+            run(f"halt sandbox {sandbox_id}", [*self._command, "pause", sandbox_id], limits.FREEZE_DEADLINE_S)
+
+    def save(self, sandbox_id: str, target: Path, kind: SnapshotKind) -> None:
+        """Write the images of a halted sandbox below `target`. Raises NoSpace when the disk is full."""
+        self._write("fscheckpoint", sandbox_id, target / PARTS[SnapshotKind.FILESYSTEM])
+        if kind is SnapshotKind.MEMORY:
+            self._write("checkpoint", sandbox_id, target / PARTS[kind])
+
+    def wake(self, sandbox_id: str, folder: Path) -> None:
+        """Let a halted kernel go on. Idempotent."""
+        if self.mend(sandbox_id, folder) == PAUSED:
+            run(f"wake sandbox {sandbox_id}", [*self._command, "resume", sandbox_id], limits.FREEZE_DEADLINE_S)
+        (folder / KEPT_NOTE).unlink(missing_ok=True)
+
+    def mend(self, sandbox_id: str, folder: Path) -> str:
+        """What runsc's note says of the sandbox; one that a crash left torn is put back first."""
+        note = self._note(sandbox_id)
+        status = _status(note)
+        if status is None and (folder / KEPT_NOTE).exists():
+            # It is torn only once the kernel has been stopped: runsc writes it after that.
+            whole = {**json.loads((folder / KEPT_NOTE).read_text()), "status": PAUSED}
+            note.write_text(json.dumps(whole))
+            return PAUSED
+        return status or ""
+
+    def _write(self, verb: str, sandbox_id: str, target: Path) -> None:
+        argv = [*self._command, verb, "--leave-running", f"--image-path={target}", sandbox_id]
+        try:
+            run(f"save sandbox {sandbox_id}", argv, limits.CHECKPOINT_DEADLINE_S)
+        except EngineFailed as error:
+            if any(words in error.message for words in DISK_IS_FULL):
+                raise NoSpace from error
+            raise
+
+    def _note(self, sandbox_id: str) -> Path:
+        return self._root / f"{sandbox_id}_sandbox:{sandbox_id}.state"
+
+
+def _status(note: Path) -> str | None:
+    try:
+        document: Any = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return None
+    return str(cast("dict[str, Any]", document).get("status", "")) if isinstance(document, dict) else None
