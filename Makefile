@@ -4,7 +4,7 @@ GO = $(CURDIR)/scripts/go
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format fuzz bench bench-compare lock clean
+.PHONY: help setup demo serve test attack check format fuzz bench bench-compare lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,19 @@ test: setup ## everything: real runtimes, real client, real network; needs root
 	$(BIN)/pytest --ignore=tests/e2e $(PYTEST_ARGS)
 	@# In a process of its own: the client reads SSL_CERT_FILE once, when it is first used.
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+TARGET ?= runsc crun
+BOARD := build/board.jsonl
+ATTACK = $(BIN)/pytest -q -m "threat or switched_off" -p tests.security.board.recorder --board=$(BOARD) $(PYTEST_ARGS)
+attack: setup ## attack sandboxes from inside and outside and print what held; TARGET=docker: a plain `docker run`
+	@mkdir -p build && rm -f $(BOARD) && touch $(BOARD)
+ifeq ($(TARGET),docker)
+	-WARREN_ATTACK_TARGET=docker $(ATTACK) tests/security/test_probes.py
+else
+	-$(ATTACK) --ignore=tests/e2e
+	-PATH="$$PATH:$(CURDIR)/$(BIN)" $(ATTACK) tests/e2e
+endif
+	@$(BIN)/python -m tests.security.board.score $(BOARD)
 
 check: ## what needs no root: style, types, layers, budgets
 	@scripts/setup packages python

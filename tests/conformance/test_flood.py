@@ -13,6 +13,8 @@ from e2b.envd.process import process_pb
 from .processes import alive, eventually
 from .wire import Wire, command, envelope, shell
 
+pytestmark = pytest.mark.threat("C6")
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -27,6 +27,7 @@ UNKNOWN_ID = "i" + "0" * 20
 
 @pytest.mark.covers("C01", "C07")
 @pytest.mark.parametrize("key", ["e2b_" + "0" * 40, "anything", "e2b_' OR 1=1 --"])
+@pytest.mark.threat("D2")
 def test_a_wrong_key_opens_nothing(key: str, box: Sandbox) -> None:
     for attempt in (
         lambda: Sandbox.create(api_key=key),
@@ -40,12 +41,14 @@ def test_a_wrong_key_opens_nothing(key: str, box: Sandbox) -> None:
 
 
 @pytest.mark.covers("C01")
+@pytest.mark.threat("D2")
 def test_a_request_without_a_key_is_told_so(server: LocalServer) -> None:
     answer = httpx.get(f"{server.api_url}/v2/sandboxes", timeout=30)
     assert (answer.status_code, answer.json()["code"]) == (401, 401)
 
 
 @pytest.mark.covers("C01")
+@pytest.mark.threat("D2")
 def test_a_key_is_created_used_listed_and_revoked(server: LocalServer) -> None:
     created = server.run("key", "create", "for a friend", "--json")
     assert created.returncode == 0, created.stderr
@@ -61,6 +64,7 @@ def test_a_key_is_created_used_listed_and_revoked(server: LocalServer) -> None:
 
 
 @pytest.mark.covers("C01")
+@pytest.mark.threat("D3")
 def test_the_guest_wants_its_own_token(box: Sandbox, server: LocalServer) -> None:
     headers = {"E2b-Sandbox-Id": box.sandbox_id, "E2b-Sandbox-Port": "49983"}
     for token in ({}, {"X-Access-Token": "wrong"}, {"X-Access-Token": server.api_key}):
@@ -152,6 +156,7 @@ def test_every_error_has_a_body_with_its_status(server: LocalServer, box: Sandbo
 
 
 @pytest.mark.covers("C07")
+@pytest.mark.threat("D1")
 def test_not_there_and_not_yours_sound_the_same(server: LocalServer) -> None:
     answer = httpx.get(f"{server.api_url}/sandboxes/{UNKNOWN_ID}", headers={"X-API-KEY": server.api_key}, timeout=30)
     assert answer.json()["message"] == f"Sandbox \"{UNKNOWN_ID}\" doesn't exist or you don't have access to it"

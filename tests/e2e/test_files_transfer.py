@@ -184,6 +184,7 @@ def test_an_unknown_user_is_refused(box: Sandbox) -> None:
 
 
 @pytest.mark.covers("F13", "C07")
+@pytest.mark.threat("C3", "E5")
 def test_a_full_disk_is_reported_as_such(server: LocalServer, runtime: str) -> None:
     created = httpx.post(
         f"{server.api_url}/v2/sandboxes",

@@ -92,6 +92,7 @@ def test_closed_egress_leaves_inbound_open(create: Create, internet: Internet, p
 
 
 @pytest.mark.covers("N01", "N03")
+@pytest.mark.threat("B5")
 def test_egress_is_closed_and_opened_while_the_sandbox_runs(create: Create, internet: Internet) -> None:
     sandbox, server = create(), internet.servers[0]
     assert reaches(sandbox, server)
@@ -131,6 +132,7 @@ def test_rules_that_nobody_would_enforce_are_refused(create: Create, box: Sandbo
 
 
 @pytest.mark.covers("N01")
+@pytest.mark.threat("B3")
 def test_private_and_metadata_addresses_are_closed_whatever_the_rules(
     box: Sandbox, create: Create, internet: Internet
 ) -> None:
@@ -148,6 +150,7 @@ def test_private_and_metadata_addresses_are_closed_whatever_the_rules(
 
 
 @pytest.mark.covers("N01")
+@pytest.mark.threat("B1")
 def test_services_of_the_host_are_closed(box: Sandbox, internet: Internet) -> None:
     gateway = box.commands.run("ip route show default | cut -d' ' -f3").stdout.strip()
     assert gateway
@@ -161,6 +164,7 @@ def test_services_of_the_host_are_closed(box: Sandbox, internet: Internet) -> No
 
 
 @pytest.mark.covers("N01")
+@pytest.mark.threat("B2")
 def test_sandboxes_do_not_reach_each_other(box: Sandbox, create: Create) -> None:
     other = create()
     other.commands.run("python3 -m http.server 8000", background=True, timeout=0)

@@ -64,6 +64,7 @@ def test_logs_tell_what_ran_and_how_it_ended(box: Sandbox, server: LocalServer) 
 
 
 @pytest.mark.covers("S14")
+@pytest.mark.threat("D4")
 def test_logs_never_hold_values_of_the_environment(create: Callable[..., Sandbox], server: LocalServer) -> None:
     sandbox = create(envs={"SECRET": "hunter2-sandbox"})
     sandbox.commands.run("true # find-me", envs={"SECRET": "hunter2-command"})

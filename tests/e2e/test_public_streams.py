@@ -130,6 +130,7 @@ def test_websockets_work_through_the_public_address(live: Sandbox, tls: ssl.SSLC
 
 
 @pytest.mark.covers("S21", "P10")
+@pytest.mark.threat("B6")
 def test_everything_open_is_cut_when_the_sandbox_ends(live: Sandbox, server: LocalServer, tls: ssl.SSLContext) -> None:
     with websocket(live, tls) as connection, stream(live, server) as client, client.stream("GET", "/") as answer:
         connection.send("hello")

@@ -50,6 +50,7 @@ def ids(server: LocalServer) -> set[str]:
 
 @pytest.mark.covers("S07", "S10")
 @pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.threat("E1")
 def test_sandboxes_outlive_the_server_and_are_adopted(own: LocalServer, end: str) -> None:
     sandbox = Sandbox.create(timeout=300, metadata={"kept": "yes"}, **own.options)
     counter = sandbox.commands.run("while sleep 0.2; do echo tick >> /tmp/ticks; done", background=True, timeout=0)
@@ -83,6 +84,7 @@ def test_a_deadline_that_passed_meanwhile_is_enforced_at_start(own: LocalServer)
 
 
 @pytest.mark.covers("S02", "S08")
+@pytest.mark.threat("E1")
 def test_a_deadline_in_the_future_still_holds_after_a_crash(own: LocalServer) -> None:
     sandbox = Sandbox.create(timeout=300, **own.options)
     sandbox.set_timeout(6)
@@ -106,6 +108,7 @@ def test_a_sandbox_that_died_meanwhile_is_not_there_any_more(own: LocalServer) -
 
 
 @pytest.mark.covers("P10")
+@pytest.mark.threat("E3")
 def test_the_death_of_a_sandbox_is_noticed_and_cuts_its_streams(own: LocalServer) -> None:
     sandbox = Sandbox.create(timeout=300, **own.options)
     handle = sandbox.commands.run("sleep 600", background=True, timeout=0)
@@ -136,6 +139,7 @@ def test_idempotency_keys_outlive_the_server(own: LocalServer) -> None:
     assert first.kill()
 
 
+@pytest.mark.threat("E1")
 def test_a_crash_during_create_leaves_nothing_half_made(own: LocalServer) -> None:
     mark = str(time.time_ns())
 
@@ -158,6 +162,7 @@ def test_a_crash_during_create_leaves_nothing_half_made(own: LocalServer) -> Non
     assert Sandbox.list(query=query, **own.options).next_items() == []
 
 
+@pytest.mark.threat("E4")
 def test_one_state_folder_has_one_server(own: LocalServer) -> None:
     second = LocalServer(own.folder, bridge="wtsecond", network="198.19.255.0/24")
     with pytest.raises(AssertionError, match="the server ended at start"):

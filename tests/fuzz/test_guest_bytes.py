@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from tests.fuzz.corpus import fuzzed
 from warren.cli.envelope import End, FrameReader
 from warren.cli.process_event import Ended, Output, Started, decode
@@ -10,6 +12,8 @@ from warren.gateway.tunnel import Handshake, TunnelRefused
 from warren.guest.guestd import parse_logs
 from warren.model import limits
 from warren.model.errors import Unavailable
+
+pytestmark = pytest.mark.threat("B8")
 
 
 def is_plain(text: str, most: int) -> bool:

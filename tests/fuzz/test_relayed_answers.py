@@ -12,6 +12,8 @@ import uvloop
 from tests.fuzz.corpus import fuzzed
 from tests.integration.gateway_rig import GUEST_PORT, Rig, read_head, running_gateway
 
+pytestmark = pytest.mark.threat("B8")
+
 ID = "abc"
 HEAD = f"Host: {GUEST_PORT}-{ID}.any.test\r\n\r\n"
 

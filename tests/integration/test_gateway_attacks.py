@@ -9,7 +9,7 @@ from aiohttp import web
 from tests.integration.gateway_rig import DEADLINE, GUEST_PORT, Rig, Script, read_head, to
 from warren.model import limits
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.threat("B7"), pytest.mark.anyio]
 HOST = "Host: 49983-abc.any.test\r\n"
 SMUGGLED = f"GET /smuggled HTTP/1.1\r\n{HOST}\r\n"
 

@@ -274,6 +274,7 @@ async def test_a_port_may_have_a_route_called_init(rig: Rig) -> None:
     assert (await rig.client.get(rig.url + "/init", headers=to("abc", 8000))).status_code == 200
 
 
+@pytest.mark.threat("C5")
 async def test_too_many_at_once_are_refused_and_others_served(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GATEWAY_CONNECTIONS_PER_SANDBOX", 2)
     release = asyncio.Event()

@@ -193,6 +193,7 @@ async def test_a_request_without_an_answer_yet_is_told_that_its_sandbox_is_gone(
         assert (await raw.head()).startswith("HTTP/1.1 502")
 
 
+@pytest.mark.threat("B6")
 async def test_a_new_life_of_a_sandbox_gets_no_connection_of_the_old_one(rig: Rig) -> None:
     async def who(request: web.Request) -> web.Response:
         assert request.transport is not None

@@ -28,6 +28,7 @@ from warren.model.template import TemplateImage
 from warren.settings import Settings, load
 
 pytestmark = [
+    pytest.mark.threat("E2"),
     pytest.mark.root,
     pytest.mark.anyio,
     pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root"),

@@ -24,6 +24,8 @@ BOOT_S = 20.0
 ANSWER_S = 60.0
 SMALL = Resources(cpu_count=1, memory_mb=256, disk_mb=128, pids=200)
 
+OUTER = ("WARREN_CACHE_DIR", "WARREN_GUESTD_PATH", "WARREN_RUNSC_PATH")
+
 CONNECT = """
 python3 - <<'END'
 import concurrent.futures, socket
@@ -69,13 +71,21 @@ def shell(address: str, script: str) -> str:
     return answer
 
 
+def outer_settings() -> Settings:
+    return load({name: value for name, value in os.environ.items() if name in OUTER})
+
+
+def base_image() -> Path:
+    images = sorted(outer_settings().cache_dir.glob("templates/base-*/rootfs.erofs"))
+    if not images:
+        pytest.skip("no base template in the cache; run `make setup`")
+    return images[-1]
+
+
 @asynccontextmanager
 async def lab(runtime: str, folder: Path) -> AsyncIterator[Lab]:
     tag = secrets.token_hex(2)
-    base = load({name: value for name, value in os.environ.items() if name.startswith("WARREN_")})
-    images = sorted(base.cache_dir.glob("templates/base-*/rootfs.erofs"))
-    if not images:
-        pytest.skip("no base template in the cache; run `make setup`")
+    base = outer_settings()
     settings = Settings(
         state_dir=folder,
         cache_dir=base.cache_dir,
@@ -91,7 +101,7 @@ async def lab(runtime: str, folder: Path) -> AsyncIterator[Lab]:
     engine = OciEngine(settings)
     await engine.open()
     try:
-        image = TemplateImage("sha256:unchecked", str(images[-1]))
+        image = TemplateImage("sha256:unchecked", str(base_image()))
         placements = [
             await engine.create(SandboxSpec(f"isec{number:017}", runtime, image, "box", SMALL, EgressPolicy()))
             for number in range(2)

@@ -59,12 +59,14 @@ async def test_the_internet_is_open(box: Lab, internet: Internet) -> None:
     assert {caller for reached, caller in internet.visits() if reached in internet.servers} == {internet.near}
 
 
+@pytest.mark.threat("B3")
 async def test_private_link_local_and_metadata_addresses_are_closed(box: Lab, internet: Internet) -> None:
     assert internet.traps, "the traps are what this test is about"
     assert await asyncio.to_thread(box.reachable, *((trap, 80) for trap in internet.traps)) == set()
     assert not [visit for visit in internet.visits() if visit[0] in internet.traps]
 
 
+@pytest.mark.threat("B3")
 async def test_no_rule_of_a_user_opens_them(box: Lab, internet: Internet) -> None:
     everything = EgressPolicy(allow=(ALL_TRAFFIC, *(IPv4Network(trap) for trap in internet.traps)))
     await box.engine.set_egress(box.one.id, everything)
@@ -75,6 +77,7 @@ async def test_no_rule_of_a_user_opens_them(box: Lab, internet: Internet) -> Non
     assert not [visit for visit in internet.visits() if visit[0] in internet.traps]
 
 
+@pytest.mark.threat("B1")
 async def test_every_address_of_the_host_is_closed(box: Lab, internet: Internet) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(listening(address)) for address in host_addresses()]
@@ -84,11 +87,13 @@ async def test_every_address_of_the_host_is_closed(box: Lab, internet: Internet)
         assert [callers for _, callers in servers if callers] == []
 
 
+@pytest.mark.threat("B2")
 async def test_the_other_sandbox_is_closed(box: Lab) -> None:
     assert await asyncio.to_thread(box.reachable, (box.two.address, GUEST_PORT)) == set()
     assert await asyncio.to_thread(box.reachable, (box.one.address, GUEST_PORT), where=box.two) == set()
 
 
+@pytest.mark.threat("B5")
 async def test_denied_blocks_are_closed_and_allowed_ones_within_them_open(box: Lab, internet: Internet) -> None:
     first, second = internet.servers[:2]
     both = ((first, 80), (second, 80))
@@ -106,6 +111,7 @@ async def test_denied_blocks_are_closed_and_allowed_ones_within_them_open(box: L
     assert await asyncio.to_thread(box.reachable, *both) == set(both)
 
 
+@pytest.mark.threat("B2")
 async def test_there_is_no_ipv6(box: Lab) -> None:
     assert "inet6" not in await asyncio.to_thread(box.run, "ip -6 addr show dev eth0")
 
@@ -145,6 +151,7 @@ print("sent")
 """
 
 
+@pytest.mark.threat("B2", "B4")
 async def test_forged_frames_do_not_leave_the_slot(box: Lab, internet: Internet) -> None:
     """On the wire itself, with what root inside lacks: the right to send raw frames."""
     slots = [json.loads(box.record(placement).read_text())["slot"] for placement in (box.one, box.two)]
@@ -164,6 +171,7 @@ async def test_forged_frames_do_not_leave_the_slot(box: Lab, internet: Internet)
     assert after.stdout == neighbour.stdout
 
 
+@pytest.mark.threat("B4")
 async def test_root_inside_cannot_open_raw_sockets(box: Lab) -> None:
     tried = """python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'
     python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'"""

@@ -16,11 +16,13 @@ CAPABILITIES = 0xA00405FB
 """The twelve of bundle.CAPABILITIES, as a mask."""
 
 
+@pytest.mark.threat("A1")
 async def test_only_its_own_processes_are_there(box: Lab) -> None:
     seen = await asyncio.to_thread(box.run, "cat /proc/[0-9]*/comm | sort -u")
     assert set(seen.split()) <= {"guestd", "python3", "bash", "cat", "sort"}
 
 
+@pytest.mark.threat("A7")
 async def test_capabilities_are_the_named_ones(box: Lab) -> None:
     status = await asyncio.to_thread(box.run, "cat /proc/self/status")
     masks = {line.split()[0]: int(line.split()[1], 16) for line in status.splitlines() if line.startswith("Cap")}
@@ -60,11 +62,13 @@ async def test_capabilities_are_the_named_ones(box: Lab) -> None:
         "ip addr add 198.18.0.9/32 dev eth0",
     ],
 )
+@pytest.mark.threat("A2", "A3", "A4")
 async def test_is_refused(box: Lab, command: str) -> None:
     answer = await asyncio.to_thread(box.run, f"({command}) >/dev/null 2>&1 && echo done || echo refused")
     assert answer == "refused\n"
 
 
+@pytest.mark.threat("A7", runtime="crun")
 async def test_files_of_root_inside_are_nobodys_outside(box: Lab, runtime: str) -> None:
     if runtime != "crun":
         pytest.skip("gVisor's processes on the host are its own")
@@ -94,6 +98,7 @@ async def test_free_and_df_tell_the_promised_sizes(box: Lab) -> None:
     assert answer.split() == ["256", "128"]
 
 
+@pytest.mark.threat("C3")
 async def test_a_full_disk_is_an_error_inside_and_no_more(box: Lab) -> None:
     script = "head -c 200M /dev/zero > /root/big; echo $?; rm /root/big; echo fine > /root/x && cat /root/x"
     answer = (await asyncio.to_thread(box.run, script)).splitlines()
@@ -101,6 +106,7 @@ async def test_a_full_disk_is_an_error_inside_and_no_more(box: Lab) -> None:
     assert answer[1:] == ["1", "fine"]
 
 
+@pytest.mark.threat("C4")
 async def test_every_memory_file_system_is_bounded(box: Lab) -> None:
     script = """for place in /dev /dev/shm /sys /proc /dev/mqueue; do
       { head -c 300M /dev/zero > $place/filler; stat -c %s $place/filler; rm -f $place/filler; } 2>/dev/null
@@ -116,11 +122,13 @@ pkill -u user sleep
 """
 
 
+@pytest.mark.threat("C2")
 async def test_a_fork_bomb_is_contained(box: Lab) -> None:
     assert "Cannot fork" in await asyncio.to_thread(box.run, BOMB)
     assert await asyncio.to_thread(box.run, "echo alive") == "alive\n"
 
 
+@pytest.mark.threat("A6")
 async def test_no_descriptor_of_the_host_is_open_inside(box: Lab) -> None:
     """CVE-2024-21626: a directory of the host that the runtime forgot to close."""
     links = await asyncio.to_thread(box.run, "readlink /proc/1/fd/* /proc/1/cwd /proc/1/root")
@@ -128,6 +136,7 @@ async def test_no_descriptor_of_the_host_is_open_inside(box: Lab) -> None:
     assert [link for link in links.split() if link != "/" and not link.startswith(allowed)] == []
 
 
+@pytest.mark.threat("A8")
 async def test_the_run_folder_tells_other_users_of_the_host_nothing(box: Lab) -> None:
     folder = Path("/run/warren", box.bridge)
     for path in [folder, *folder.rglob("*")]:

@@ -16,7 +16,7 @@ from warren.api.app import create_app
 from warren.api.routes import ROUTES, Access, Route
 from warren.model.project import ApiKey
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.threat("D1", "D2"), pytest.mark.anyio]
 
 NOBODY_S_SANDBOX = "i" + "0" * 20
 NOBODY_S_KEY = "6a1f3c9e-0000-4000-8000-00000000dead"

@@ -12,7 +12,7 @@ from warren.api.app import create_app
 from warren.api.routes import ROUTES, Route
 from warren.model import limits
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.threat("D5"), pytest.mark.anyio]
 
 JSON = {"Content-Type": "application/json"}
 HUGE = "9" * 400

@@ -24,6 +24,8 @@ from tests.unit.api_server import api_server
 from warren.api.app import create_app
 from warren.api.routes import ROUTES, Route
 
+pytestmark = pytest.mark.threat("D5")
+
 CHECKS = [content_type_conformance, status_code_conformance, response_schema_conformance]
 START_DEADLINE_S = 60
 

@@ -18,6 +18,8 @@ from warren.model import audit, limits
 from warren.model.audit import EMPTY, Checkpoint, Event, FaultKind, Head, Kind, Outcome
 from warren.model.errors import AuditUnavailable, NotFound
 
+pytestmark = pytest.mark.threat("F1")
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 KEY = b"k" * 32
 COUNT = 12

@@ -19,7 +19,7 @@ from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import AuditUnavailable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.threat("F2"), pytest.mark.anyio]
 KILL = Event(Kind.SANDBOX_KILL, Outcome.ALLOWED, subject="sandbox:i1")
 REFUSED = Event(Kind.AUTH_REFUSED, Outcome.REFUSED, "unauthenticated", details={"address": "127.0.0.1"})
 

@@ -62,6 +62,7 @@ MASKED_PATHS = (
     "/proc/latency_stats",
     "/proc/modules",
     "/proc/partitions",
+    "/proc/pressure",  # the host's; and whoever may open it gives its kernel work to do
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/sysrq-trigger",

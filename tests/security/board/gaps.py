@@ -1,0 +1,39 @@
+"""What is known not to hold, or not wholly, and why. Whoever closes one removes its line and marks the probe."""
+
+from dataclasses import dataclass
+
+from tests.security.board.rows import RUNTIMES
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    row: str
+    why: str
+    held: str = "in part"
+    runtimes: tuple[str, ...] = RUNTIMES
+
+
+GAPS = (
+    Gap("A10", "`/proc/stat`, `loadavg`, `uptime` and `cpuinfo` are the host's", "not held", ("crun",)),
+    Gap("B5", "up to 2 s pass before flushed rules are back"),
+    Gap(
+        "B9",
+        "as with every shared domain: give browsers' sessions no cookie of the whole domain, or each project a domain",
+        "not held",
+    ),
+    Gap("B10", "rules are by address", "not held"),
+    Gap("C1", "the hog takes its whole sandbox along", "not held", ("runsc",)),
+    Gap("C1", "no probe yet", "not held", ("crun",)),
+    Gap(
+        "C2",
+        "spread over many users the cgroup is the only fence, and reaching it ends the sandbox",
+        runtimes=("runsc",),
+    ),
+    Gap("C2", "spread over many users the cgroup is the only fence", runtimes=("crun",)),
+    Gap("C3", "the host's disk is thin-provisioned: keep it larger than what is promised"),
+    Gap("D4", "metadata and names are in clear in the database"),
+    Gap("E1", "not yet at every step"),
+    Gap("E3", "stopped (`kill -STOP 1` by root) it stays `running` and silent until its deadline", runtimes=("runsc",)),
+    Gap("E5", "no chaos run yet"),
+    Gap("F1", "who is root and has the key rewrites all of it, seen only against a head noted elsewhere"),
+)

@@ -1,0 +1,3 @@
+module warren.dev/probes
+
+go 1.26.0
