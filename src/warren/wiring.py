@@ -23,8 +23,10 @@ from warren.contracts.audit import Audit
 from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
+from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
 from warren.control.elsewhere import Elsewhere
+from warren.control.forking import Forking
 from warren.control.health import GuestHealth
 from warren.control.host_memory import is_memory_short
 from warren.control.identity import load_identity, settle
@@ -32,14 +34,19 @@ from warren.control.keys import Keys
 from warren.control.launching import Launcher
 from warren.control.live import LiveSandboxes
 from warren.control.observation import Observations
+from warren.control.pausing import Pausing
+from warren.control.resuming import Resuming
 from warren.control.sandbox_end import Ending
 from warren.control.sandbox_start import Starting
 from warren.control.sandboxes import Sandboxes
 from warren.control.servers import Servers
+from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.supervision import Supervision
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens, load_seed
+from warren.control.waking import Waking
+from warren.control.watches import Watches
 from warren.control.work import Work
 from warren.engine.oci.engine import OciEngine
 from warren.gateway.certificates import TlsFiles, ensure_certificates
@@ -65,11 +72,15 @@ LOCAL_KEY = "local-key"
 class Control:
     """The use cases over one engine, one guest protocol and one store."""
 
+    server_id: str
     context: Context
     starting: Starting
     spares: Spares
     servers: Servers
     live: LiveSandboxes
+    watches: Watches
+    pausing: Pausing
+    waking: Waking
     supervision: Supervision
     observations: Observations
     health: GuestHealth
@@ -84,10 +95,20 @@ def build_control(
     tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
     live = LiveSandboxes(tokens, meters)
     images = TemplateFiles(settings.templates_dir)
-    ending = Ending(engine=engine, store=store, clock=clock, live=live, work=work, meters=meters, audit=audit)
+    checkpoints = Checkpoints(engine=engine, store=store, ids=ids)
+    ending = Ending(
+        engine=engine, store=store, clock=clock, live=live, checkpoints=checkpoints,
+        work=work, meters=meters, audit=audit,
+    )  # fmt: skip
+    watches = Watches(engine=engine, live=live, ending=ending, work=work)
+    pausing = Pausing(
+        engine=engine, guest=guest, store=store, clock=clock, tokens=tokens, live=live,
+        watches=watches, checkpoints=checkpoints, ending=ending, work=work,
+    )  # fmt: skip
     supervision = Supervision(
-        server_id=server_id, engine=engine, store=store, clock=clock, live=live, ending=ending, work=work
-    )
+        server_id=server_id, engine=engine, store=store, clock=clock, live=live,
+        watches=watches, ending=ending, pausing=pausing, checkpoints=checkpoints, work=work,
+    )  # fmt: skip
     launcher = Launcher(engine=engine, guest=guest, tokens=tokens, images=images)
     spares = Spares(
         engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=meters,
@@ -95,17 +116,25 @@ def build_control(
     )  # fmt: skip
     starting = Starting(
         server_id=server_id, engine=engine, launcher=launcher, spares=spares, store=store, clock=clock, ids=ids,
-        supervision=supervision, ending=ending, work=work, meters=meters,
+        watches=watches, ending=ending, work=work, meters=meters,
     )  # fmt: skip
+    resuming = Resuming(
+        engine=engine, launcher=launcher, store=store, clock=clock,
+        watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work,
+    )  # fmt: skip
+    snapshots = Snapshots(engine=engine, store=store, clock=clock, ids=ids, checkpoints=checkpoints, work=work)
     sandboxes = Sandboxes(
         engine=engine, store=store, clock=clock, tokens=tokens, elsewhere=Elsewhere(server_id=server_id, store=store),
-        live=live, starting=starting, ending=ending, supervision=supervision,
+        live=live, starting=starting, ending=ending, watches=watches, pausing=pausing, resuming=resuming,
+        forking=Forking(engine=engine, checkpoints=checkpoints, starting=starting, work=work), snapshots=snapshots,
     )  # fmt: skip
+    waking = Waking(server_id=server_id, store=store, live=live, resuming=resuming, audit=audit)
     observations = Observations(engine=engine, guest=guest, store=store, clock=clock, live=live)
     context = Context(
         sandboxes=sandboxes,
         observations=observations,
         templates=Templates(store=store, files=images),
+        snapshots=snapshots,
         keys=Keys(store=store, clock=clock, ids=ids),
         domain=settings.public_domain,
         spares=spares,
@@ -114,11 +143,15 @@ def build_control(
     )
     health = GuestHealth(guest=guest, store=store, clock=clock, live=live, meters=meters)
     return Control(
+        server_id=server_id,
         context=context,
         starting=starting,
         spares=spares,
         servers=Servers(me=Server(server_id, settings.server, clock.now()), store=store, clock=clock),
         live=live,
+        watches=watches,
+        pausing=pausing,
+        waking=waking,
         supervision=supervision,
         observations=observations,
         health=health,
@@ -225,6 +258,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(control.spares.drain)
         gateway = Gateway(
             control.live,
+            control.waking,
             host=settings.host,
             port=settings.gateway_port,
             tls=tls_files(settings),

@@ -64,7 +64,9 @@ class SleepStoreSuite:
         )
         await store.add_sandbox(row, MANY)
         assert await store.sandbox(PROJECT.id, row.id) == row
+        assert await store.sleeper(row.id) is None
         pausing = await store.claim_pause(row.id, MEMORY)
+        assert await store.sleeper(row.id) == pausing
         assert pausing == replace(row, state=State.PAUSING, pause=MEMORY)
         paused = await store.mark_paused(row.id, 1 << 40)
         assert paused == replace(row, state=State.PAUSED, pause=replace(MEMORY, bytes=1 << 40))

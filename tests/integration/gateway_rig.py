@@ -15,6 +15,7 @@ from warren.contracts.routing import Route
 from warren.gateway.certificates import TlsFiles
 from warren.gateway.links import abort
 from warren.gateway.server import Gateway
+from warren.model.errors import WarrenError
 from warren.telemetry.meters import Meters
 
 GUEST_PORT = 49983
@@ -29,6 +30,9 @@ AppHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class FakeRoutes:
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.sleeping: dict[str, Route] = {}
+        self.refusal: WarrenError | None = None
+        self.wakes = 0
         self.elsewhere: dict[str, str] = {}
         self._callbacks: list[Callable[[str], None]] = []
 
@@ -40,6 +44,16 @@ class FakeRoutes:
 
     def on_gone(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
+
+    async def asleep(self, sandbox_id: str) -> Route | None:
+        return self.sleeping.get(sandbox_id)
+
+    async def wake(self, sandbox_id: str) -> Route:
+        self.wakes += 1
+        if self.refusal is not None:
+            raise self.refusal
+        self.routes[sandbox_id] = self.sleeping.pop(sandbox_id)
+        return self.routes[sandbox_id]
 
     async def name_of_home(self, sandbox_id: str) -> str | None:
         return self.elsewhere.get(sandbox_id)
@@ -133,6 +147,7 @@ class RawClient:
 async def running_gateway(api_port: int = 1, tls: TlsFiles | None = None) -> AsyncIterator[Rig]:
     routes, meters, audit = FakeRoutes(), Meters(), MemoryAudit()
     gateway = Gateway(
+        routes,
         routes,
         host="127.0.0.1",
         port=0,

@@ -61,6 +61,7 @@ LINES: dict[tuple[str, str], Line] = {
     ("GET", "/templates"): _OWN,
     ("GET", "/v2/templates"): _OWN,
     ("GET", "/templates/aliases/{alias:path}"): Line(Names.TEMPLATE),
+    ("DELETE", "/templates/{template_id:path}"): Line(Names.TEMPLATE),
     ("POST", "/v3/templates"): Line(body={}),
     ("GET", "/snapshots"): _OWN,
     ("GET", "/pools"): _OWN,

@@ -166,7 +166,10 @@ async def test_another_s_template_is_like_none(server: ApiServer, stranger: dict
     async def look_up(name: str) -> Any:
         return await server.client.get(f"/templates/aliases/{name}", headers=stranger)
 
-    for do in (create_from, look_up):
+    async def delete(name: str) -> Any:
+        return await server.client.delete(f"/templates/{name}", headers=stranger)
+
+    for do in (create_from, look_up, delete):
         unknown = told(await do("nothing"), "nothing")
         assert unknown[0] == 404
         for name in names:

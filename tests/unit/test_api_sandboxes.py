@@ -144,7 +144,6 @@ async def test_bad_input_is_400_and_leaves_nothing(server: ApiServer, body: dict
 @pytest.mark.parametrize(
     "fields",
     [
-        {"autoPause": True},
         {"iam": {"tokens": {"a": {"audience": "b", "tokenType": "JWT-SVID"}}}},
         {"network": {"rules": {"example.com": [{}]}}},
         {"network": {"dnsServers": ["9.9.9.9"]}},

@@ -167,7 +167,7 @@ async def test_a_store_that_fails_for_a_while_does_not_stop_the_deadlines(
         with monkeypatch.context() as broken:
             broken.setattr(machine.store, "overdue", locked)
             await machine.store.set_deadline(sandbox.id, datetime.now(UTC), False)
-            control.supervision.set_deadline(sandbox.id, datetime.now(UTC))
+            control.watches.set_deadline(sandbox.id, datetime.now(UTC))
             await asyncio.sleep(0.05)
             assert not await _is_gone(machine, sandbox)
         await eventually(lambda: _is_gone(machine, sandbox))

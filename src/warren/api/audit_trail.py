@@ -26,6 +26,7 @@ KINDS: Mapping[tuple[str, str], Kind] = {
     ("POST", "/sandboxes/{sandbox_id}/fork"): Kind.SANDBOX_FORK,
     ("POST", "/sandboxes/{sandbox_id}/snapshots"): Kind.SNAPSHOT_CREATE,
     ("POST", "/v3/templates"): Kind.TEMPLATE_CREATE,
+    ("DELETE", "/templates/{template_id:path}"): Kind.TEMPLATE_DELETE,
     ("POST", "/volumes"): Kind.VOLUME_CREATE,
     ("POST", "/secrets"): Kind.SECRET_CREATE,
     ("POST", "/api-keys"): Kind.KEY_CREATE,

@@ -8,6 +8,7 @@ from warren.contracts.audit import Audit
 from warren.control.keys import Keys
 from warren.control.observation import Observations
 from warren.control.sandboxes import Sandboxes
+from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.templates import Templates
 from warren.telemetry.meters import Meters
@@ -20,6 +21,7 @@ class Context:
     sandboxes: Sandboxes
     observations: Observations
     templates: Templates
+    snapshots: Snapshots
     keys: Keys
     spares: Spares
     domain: str

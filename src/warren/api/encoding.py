@@ -2,16 +2,28 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
-from warren.api.schemas import ENVD_VERSION, ListedSandbox, MetricOut, NetworkOut, SandboxDetail, SandboxOut
+from warren.api.schemas import (
+    ENVD_VERSION,
+    Lifecycle,
+    ListedSandbox,
+    MetricOut,
+    NetworkOut,
+    SandboxDetail,
+    SandboxOut,
+    SnapshotOut,
+)
 from warren.control.sandboxes import Admission
 from warren.model.errors import BadRequest, InvalidPageToken
 from warren.model.observation import LogEntry, Metric
-from warren.model.project import API_KEY_PREFIX, ApiKey
+from warren.model.pause import PauseKind
+from warren.model.project import API_KEY_PREFIX, ApiKey, Project
 from warren.model.sandbox import SANDBOX_ID, Sandbox
+from warren.model.snapshot import SNAPSHOT_ID, Snapshot, SnapshotKind
 from warren.model.template import Template
 
 _UNQUOTE_ROUNDS = 2
@@ -35,10 +47,15 @@ def listed(sandbox: Sandbox) -> ListedSandbox:
 
 
 def detail(admission: Admission, domain: str) -> SandboxDetail:
-    sandbox, network = admission.sandbox, admission.sandbox.network
+    sandbox, network, pause = admission.sandbox, admission.sandbox.network, admission.sandbox.pause
     return SandboxDetail(
         **_common(sandbox),
         envdAccessToken=admission.access_token,
+        lifecycle=Lifecycle(
+            autoResume=sandbox.lifecycle.auto_resume, onTimeout="pause" if sandbox.lifecycle.auto_pause else "kill"
+        ),
+        pauseMode=None if pause is None else "filesystem" if pause.kind is PauseKind.FILESYSTEM else "full",
+        pausedIn=None if pause is None else "memory" if pause.kind is PauseKind.FROZEN else "disk",
         allowInternetAccess=network.allow_internet,
         domain=domain,
         network=NetworkOut(
@@ -61,10 +78,24 @@ def _common(sandbox: Sandbox) -> dict[str, Any]:
         "cpuCount": sandbox.resources.cpu_count,
         "memoryMB": sandbox.resources.memory_mb,
         "diskSizeMB": sandbox.resources.disk_mb,
-        "state": "running",
+        "state": "paused" if sandbox.state.is_asleep else "running",
+        "envdUnresponsiveAtPause": True if sandbox.pause is not None and sandbox.pause.guest_silent else None,
         "metadata": dict(sandbox.metadata),
         "runtime": sandbox.runtime,
     }
+
+
+def snapshot_out(snapshot: Snapshot, project: Project) -> SnapshotOut:
+    """The name, with its tag, while the snapshot holds one; else the id. Either starts sandboxes."""
+    name = None if snapshot.name is None else f"{project.name}/{snapshot.name}:{snapshot.tag}"
+    return SnapshotOut(
+        snapshotID=name or f"{snapshot.id}:{snapshot.tag}",
+        names=[] if name is None else [name],
+        mode="full" if snapshot.kind is SnapshotKind.MEMORY else "filesystem",
+        sizeBytes=snapshot.bytes,
+        sandboxID=snapshot.source_id,
+        createdAt=snapshot.created_at,
+    )
 
 
 def metric_out(metric: Metric) -> MetricOut:
@@ -145,19 +176,36 @@ def stamp(at: datetime) -> str:
 
 
 def page_token(sandbox: Sandbox) -> str:
-    return base64.urlsafe_b64encode(f"{stamp(sandbox.started_at)}__{sandbox.id}".encode()).decode()
+    return _token(sandbox.started_at, sandbox.id)
 
 
 def parse_page_token(token: str) -> tuple[datetime, str]:
     """Raises InvalidPageToken for anything that `page_token` did not make."""
+    return _parse_token(token, SANDBOX_ID)
+
+
+def snapshot_token(snapshot: Snapshot) -> str:
+    return _token(snapshot.created_at, snapshot.id)
+
+
+def parse_snapshot_token(token: str) -> tuple[datetime, str]:
+    """Raises InvalidPageToken for anything that `snapshot_token` did not make."""
+    return _parse_token(token, SNAPSHOT_ID)
+
+
+def _token(at: datetime, row_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{stamp(at)}__{row_id}".encode()).decode()
+
+
+def _parse_token(token: str, id_form: re.Pattern[str]) -> tuple[datetime, str]:
     try:
-        at, sandbox_id = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("__")
+        at, row_id = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("__")
         parsed = datetime.fromisoformat(at)
     except ValueError:
         raise InvalidPageToken from None
-    if parsed.utcoffset() != timedelta(0) or not SANDBOX_ID.fullmatch(sandbox_id):
+    if parsed.utcoffset() != timedelta(0) or not id_form.fullmatch(row_id):
         raise InvalidPageToken
-    return parsed, sandbox_id
+    return parsed, row_id
 
 
 def in_utc(at: datetime) -> datetime:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import observation, pools, projects, sandboxes, scrape
+from warren.api import observation, pools, projects, sandboxes, scrape, sleep
 
 
 class Access(enum.Enum):
@@ -44,24 +44,25 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/sandboxes/metrics", 200, _K, observation.metrics_of_many),
     Route("GET", _SANDBOX, 200, _K, sandboxes.get),
     Route("DELETE", _SANDBOX, 204, _K, sandboxes.kill),
-    Route("POST", "/v2" + _SANDBOX + "/connect", 200, _K, sandboxes.connect),
-    Route("POST", _SANDBOX + "/connect", 200, _K, sandboxes.connect_v1),
-    Route("POST", _SANDBOX + "/resume", 201, _K, sandboxes.resume_v1),
+    Route("POST", "/v2" + _SANDBOX + "/connect", 200, _K, sleep.connect),
+    Route("POST", _SANDBOX + "/connect", 200, _K, sleep.connect_v1),
+    Route("POST", _SANDBOX + "/resume", 201, _K, sleep.resume_v1),
     Route("POST", _SANDBOX + "/timeout", 204, _K, sandboxes.set_timeout),
     Route("POST", _SANDBOX + "/refreshes", 204, _K, sandboxes.refresh),
     Route("PUT", _SANDBOX + "/network", 204, _K, sandboxes.set_network),
     Route("GET", _SANDBOX + "/metrics", 200, _K, observation.metrics),
     Route("GET", _SANDBOX + "/logs", 200, _K, observation.logs_v1),
     Route("GET", "/v2" + _SANDBOX + "/logs", 200, _K, observation.logs_v2),
-    Route("POST", _SANDBOX + "/pause", 204, _K, sandboxes.not_yet),
-    Route("POST", _SANDBOX + "/fork", 201, _K, sandboxes.not_yet),
-    Route("POST", _SANDBOX + "/snapshots", 201, _K, sandboxes.not_yet),
+    Route("POST", _SANDBOX + "/pause", 204, _K, sleep.pause),
+    Route("POST", _SANDBOX + "/fork", 201, _K, sleep.fork),
+    Route("POST", _SANDBOX + "/snapshots", 201, _K, sleep.snapshot),
     Route("GET", "/templates", 200, _K, projects.templates),
     Route("GET", "/v2/templates", 200, _K, projects.templates),
     Route("GET", "/templates/aliases/{alias:path}", 200, _K, projects.template_alias),
+    Route("DELETE", "/templates/{template_id:path}", 204, _K, sleep.delete_template),
     Route("POST", "/v3/templates", 202, _K, projects.not_yet),
     Route("GET", "/pools", 200, _K, pools.pools),
-    Route("GET", "/snapshots", 200, _K, projects.not_yet),
+    Route("GET", "/snapshots", 200, _K, sleep.list_snapshots),
     Route("GET", "/volumes", 200, _K, projects.not_yet),
     Route("POST", "/volumes", 201, _K, projects.not_yet),
     Route("GET", "/secrets", 200, _K, projects.not_yet),

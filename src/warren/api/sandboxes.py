@@ -11,8 +11,6 @@ from warren.api import encoding, trail
 from warren.api.auth import Caller, caller
 from warren.api.context import context
 from warren.api.schemas import (
-    Connect,
-    ConnectV1,
     ListedSandbox,
     Network,
     NetworkUpdate,
@@ -22,11 +20,14 @@ from warren.api.schemas import (
     SandboxOut,
     Timeout,
 )
+from warren.contracts.engine import Restore
 from warren.contracts.store import SandboxQuery
-from warren.control.sandbox_start import StartRequest
+from warren.control.sandbox_start import Origin, StartRequest
 from warren.model import limits
-from warren.model.errors import BadRequest, Conflict, NotSupported, TemplateNotFound
+from warren.model.errors import BadRequest, NotSupported, TemplateNotFound
 from warren.model.project import Project
+from warren.model.sandbox import State
+from warren.model.template import Template, template_of
 
 Who = Annotated[Caller, Depends(caller)]
 IdempotencyKey = Annotated[
@@ -72,8 +73,10 @@ async def _start_request(request: Request, project: Project, body: NewSandbox) -
     public = network.allowPublicTraffic is not False
     if not public and not secured:
         raise BadRequest("cannot close public traffic of an open sandbox; set secure to true")
+    template, origin = await _template(request, project, body.templateID)
     return StartRequest(
-        template=await context(request).templates.resolve(project, body.templateID),
+        template=template,
+        origin=origin,
         timeout_s=body.timeout or 0,
         runtime=body.runtime,
         cpu_count=body.cpuCount,
@@ -87,13 +90,24 @@ async def _start_request(request: Request, project: Project, body: NewSandbox) -
         ),
         metadata=body.metadata,
         envs=body.envVars,
+        lifecycle=body.lifecycle,
     )
+
+
+async def _template(request: Request, project: Project, reference: str) -> tuple[Template, Origin | None]:
+    """A template, or a snapshot as one. Raises BadRequest, TemplateNotFound."""
+    use = context(request)
+    try:
+        return await use.templates.resolve(project, reference), None
+    except TemplateNotFound:
+        snapshot = await use.snapshots.find(project, reference)
+        if snapshot is None:
+            raise
+        return template_of(snapshot), Origin(Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id)
 
 
 def _refuse_what_is_not_there(body: NewSandbox) -> None:
     """What this server cannot do is refused by name, never silently dropped."""
-    if body.autoPause or (body.autoResume is not None and body.autoResume.enabled):
-        raise NotSupported("cannot pause sandboxes yet: create it without autoPause and autoResume")
     if body.iam and body.iam.get("tokens"):
         raise NotSupported("cannot issue identity tokens yet: create the sandbox without iam")
     if body.volumeMounts:
@@ -118,15 +132,14 @@ async def list_running(
     if not states <= {"running", "paused"}:
         raise BadRequest(f"cannot filter by state {state!r}; use running, paused or both with a comma")
     response.headers["X-Total-Running"] = str(await use.sandboxes.count_running(who.project))
-    if "running" not in states:
-        return []
     try:
-        wanted = None if template is None else frozenset({(await use.templates.resolve(who.project, template)).id})
+        wanted = None if template is None else frozenset({(await _template(request, who.project, template))[0].id})
     except TemplateNotFound:
         return []
     rows = await use.sandboxes.list(
         SandboxQuery(
             project_id=who.project.id,
+            states=_observed(states),
             metadata=encoding.parse_metadata_filter(metadata),
             template_ids=wanted,
             started_after=None if startedAfter is None else encoding.in_utc(startedAfter),
@@ -160,22 +173,6 @@ async def kill(request: Request, who: Who, sandbox_id: str) -> Response:
     return Response(status_code=204)
 
 
-async def connect(request: Request, who: Who, sandbox_id: str, body: Connect | None = None) -> SandboxOut:
-    use = context(request)
-    timeout_s = limits.DEFAULT_TIMEOUT_V2_S if body is None or body.timeout is None else body.timeout
-    return encoding.sandbox_out(await use.sandboxes.connect(who.project, sandbox_id, timeout_s), use.domain)
-
-
-async def connect_v1(request: Request, who: Who, sandbox_id: str, body: ConnectV1) -> SandboxOut:
-    return await connect(request, who, sandbox_id, body)
-
-
-async def resume_v1(request: Request, who: Who, sandbox_id: str) -> None:
-    """A running sandbox cannot be resumed: 409; an unknown one is 404. Nothing is paused on this server."""
-    await context(request).sandboxes.get(who.project, sandbox_id)
-    raise Conflict(f"cannot resume sandbox {sandbox_id}: it is running")
-
-
 async def set_timeout(request: Request, who: Who, sandbox_id: str, body: Timeout) -> Response:
     await context(request).sandboxes.set_timeout(who.project, sandbox_id, body.timeout)
     return Response(status_code=204)
@@ -192,7 +189,10 @@ async def set_network(request: Request, who: Who, sandbox_id: str, body: Network
     return Response(status_code=204)
 
 
-async def not_yet(request: Request, who: Who, sandbox_id: str) -> None:
-    """Routes of the contract that this server has no implementation of: 404 for what is not there, else 501."""
-    await context(request).sandboxes.get(who.project, sandbox_id)
-    raise NotSupported("cannot pause, fork or snapshot a sandbox yet: this server does not support it")
+def _observed(states: set[str]) -> frozenset[State]:
+    """What the wire calls running and paused: all that is on its way into sleep or out of it is paused."""
+    return frozenset(
+        state
+        for state in State
+        if (state is State.RUNNING and "running" in states) or (state.is_asleep and "paused" in states)
+    )

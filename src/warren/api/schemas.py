@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from warren.model import limits
 from warren.model.errors import InvalidNetworkRule, NotSupported
 from warren.model.health import Health
+from warren.model.pause import Lifecycle as PauseLifecycle
 from warren.model.policy import ALL_TRAFFIC, NetworkPolicy, parse_networks
 
 ENVD_VERSION = "0.6.13"
@@ -162,6 +163,11 @@ class NewSandbox(Wire):
     memoryMB: Size | None = None
     diskMB: Size | None = None
 
+    @property
+    def lifecycle(self) -> PauseLifecycle:
+        resumes = self.autoResume is not None and self.autoResume.enabled
+        return PauseLifecycle(self.autoPause, self.autoPauseMemory, resumes)
+
     def with_defaults(self, *, timeout: int, runtime: str | None, secure: bool) -> Self:
         """The request with what the route and its headers decide filled in."""
         chosen = {
@@ -176,7 +182,31 @@ class NewSandbox(Wire):
         resumes = self.autoResume is not None and self.autoResume.enabled
         if not self.autoPauseMemory and (resumes or not self.autoPause):
             raise ValueError("autoPauseMemory false needs autoPause and forbids autoResume")
+        if resumes and not self.autoPause:
+            raise ValueError("autoResume needs autoPause")
         return self
+
+
+class Pause(Wire):
+    """`durable` is Warren's own: refuse a pause that would end with the machine."""
+
+    memory: bool = True
+    requireHealthyGuest: bool = False
+    durable: bool = False
+
+
+class Fork(Wire):
+    """`envVars` and `inheritEnvVars` are Warren's own: by default a copy has none of its source's environment."""
+
+    timeout: Seconds = limits.FORK_DEFAULT_TIMEOUT_S
+    count: Annotated[int, Field(strict=True)] = 1
+    envVars: Environment = Field(default_factory=dict)
+    inheritEnvVars: bool = False
+
+
+class SnapshotRequest(Wire):
+    name: ShortText | None = None
+    memory: bool | None = None
 
 
 class Connect(Wire):
@@ -232,6 +262,7 @@ class ListedSandbox(BaseModel):
     envdVersion: str = ENVD_VERSION
     alias: str | None = None
     metadata: dict[str, str]
+    envdUnresponsiveAtPause: bool | None = None
     volumeMounts: list[VolumeMount] = Field(default_factory=list[VolumeMount])
     runtime: str
 
@@ -250,12 +281,25 @@ class NetworkOut(BaseModel):
 
 class SandboxDetail(ListedSandbox):
     envdAccessToken: str | None = None
+    pauseMode: Literal["full", "filesystem"] | None = None
+    pausedIn: Literal["memory", "disk"] | None = None
     allowInternetAccess: bool
     domain: str | None
     network: NetworkOut
     lifecycle: Lifecycle = Lifecycle()
     health: Health
     """Warren's own."""
+
+
+class SnapshotOut(BaseModel):
+    """`mode`, `sizeBytes`, `sandboxID` and `createdAt` are Warren's own."""
+
+    snapshotID: str
+    names: list[str]
+    mode: Literal["full", "filesystem"]
+    sizeBytes: int
+    sandboxID: str
+    createdAt: Timestamp
 
 
 class MetricOut(BaseModel):

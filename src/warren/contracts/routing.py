@@ -37,3 +37,18 @@ class Routes(Protocol):
         """Call `callback` with the id as soon as a sandbox is killed, dies (before its address is reused) or falls
         silent."""
         ...
+
+
+class Sleepers(Protocol):
+    """What the gateway asks when a sandbox has no route: it may only be asleep."""
+
+    async def asleep(self, sandbox_id: str) -> Route | None:
+        """A paused sandbox that traffic may wake: its tokens, to be checked before. Its address means nothing."""
+        ...
+
+    async def wake(self, sandbox_id: str) -> Route:
+        """Resume it, together with whoever else asks, and return its route.
+
+        Raises SandboxNotFound, SandboxChanging, LimitReached, Forbidden, Timeout and what else keeps it from waking.
+        """
+        ...

@@ -176,6 +176,10 @@ class Sleep(Protocol):
         """pausing or resuming -> running. The pause is over: its checkpoint is not referenced any more."""
         ...
 
+    async def sleeper(self, sandbox_id: str) -> Sandbox | None:
+        """A sandbox of whatever project that sleeps, or is on its way into sleep or out of it."""
+        ...
+
     async def referenced_checkpoints(self) -> frozenset[str]:
         """Of all projects, what live sandboxes and snapshots stand on."""
         ...

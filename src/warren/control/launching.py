@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from warren.contracts.engine import Engine, Placement, SandboxSpec
+from warren.contracts.engine import Engine, Placement, Restore, SandboxSpec
 from warren.contracts.guest import Guest, GuestIdentity
 from warren.control.templates import TemplateFiles
 from warren.control.tokens import Tokens
@@ -14,17 +14,26 @@ from warren.model.template import Template
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What is an owner's own about a sandbox. The default is nobody's: no variables, and a door without a token."""
+    """What is an owner's own about a sandbox. The default is nobody's: no variables, and a door without a token.
+
+    `envs` None keeps those that the guest has. `is_copy`: its files, and maybe its memory, are another sandbox's.
+    `authority_id`: that sandbox, if the guest was restored from its memory and still believes its control token.
+    """
 
     secured: bool = False
-    envs: Mapping[str, str] = field(default_factory=dict[str, str])
+    envs: Mapping[str, str] | None = field(default_factory=dict[str, str])
+    is_copy: bool = False
+    authority_id: str | None = None
+    recalls_envs: bool = False
 
 
 class Launcher:
     def __init__(self, *, engine: Engine, guest: Guest, tokens: Tokens, images: TemplateFiles) -> None:
         self._engine, self._guest, self._tokens, self._images = engine, guest, tokens, images
 
-    async def start(self, sandbox_id: str, template: Template, kind: Kind, egress: EgressPolicy) -> Placement:
+    async def start(
+        self, sandbox_id: str, template: Template, kind: Kind, egress: EgressPolicy, restore: Restore | None = None
+    ) -> Placement:
         """Raises what `Engine.create` raises."""
         return await self._engine.create(
             SandboxSpec(
@@ -34,6 +43,7 @@ class Launcher:
                 hostname=sandbox_id,
                 resources=kind.resources,
                 egress=egress,
+                restore=restore,
             )
         )
 
@@ -50,5 +60,8 @@ class Launcher:
             default_workdir=template.default_workdir,
             envs=owner.envs,
             dns_servers=placement.dns_servers,
+            authority=None if owner.authority_id is None else self._tokens.control(owner.authority_id),
+            is_copy=owner.is_copy,
+            recalls_envs=owner.recalls_envs,
         )
         await self._guest.init(placement.address, identity, deadline_s)

@@ -19,6 +19,7 @@ class LiveSandboxes:
     def __init__(self, tokens: Tokens, meters: Meters) -> None:
         self._tokens, self._meters = tokens, meters
         self._routes: dict[str, Route] = {}
+        self._asleep: set[str] = set()
         self._runtimes: dict[str, str] = {}
         self._callbacks: list[Callable[[str], None]] = []
 
@@ -32,7 +33,16 @@ class LiveSandboxes:
         self._callbacks.append(callback)
 
     def add(self, sandbox: Sandbox, address: str) -> Route:
-        route = Route(
+        route = self.route_of(sandbox, address)
+        self._asleep.discard(sandbox.id)
+        if sandbox.id not in self._routes:
+            self._runtimes[sandbox.id] = sandbox.runtime
+            self._meters.running.labels(sandbox.runtime).inc()
+        self._routes[sandbox.id] = route
+        return route
+
+    def route_of(self, sandbox: Sandbox, address: str) -> Route:
+        return Route(
             sandbox_id=sandbox.id,
             address=address,
             access_token=self._tokens.access(sandbox.id) if sandbox.secured else None,
@@ -40,14 +50,17 @@ class LiveSandboxes:
             traffic_token=None if sandbox.network.public_traffic else self._tokens.traffic(sandbox.id),
             mask_host=sandbox.network.mask_host,
         )
-        if sandbox.id not in self._routes:
-            self._runtimes[sandbox.id] = sandbox.runtime
-            self._meters.running.labels(sandbox.runtime).inc()
-        self._routes[sandbox.id] = route
-        return route
+
+    def doze(self, sandbox_id: str) -> None:
+        """It sleeps here: traffic to it is worth a look into the store, which traffic to made-up ids is not."""
+        self._asleep.add(sandbox_id)
+
+    def is_asleep(self, sandbox_id: str) -> bool:
+        return sandbox_id in self._asleep
 
     def remove(self, sandbox_id: str) -> None:
         """Stop routing and cut what is open, before anything else happens to the sandbox."""
+        self._asleep.discard(sandbox_id)
         if self._routes.pop(sandbox_id, None) is None:
             return
         self._meters.running.labels(self._runtimes.pop(sandbox_id)).dec()

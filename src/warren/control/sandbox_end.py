@@ -10,18 +10,20 @@ from warren.contracts.audit import Audit
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
 from warren.contracts.store import Store
+from warren.control.checkpoints import Checkpoints
 from warren.control.live import LiveSandboxes
 from warren.control.work import Work
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import NoSpace, WarrenError
 from warren.model.observation import Level, LogEntry
-from warren.model.sandbox import EndReason, State
+from warren.model.sandbox import EndReason, Sandbox, State
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
 _DESTROY_ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.5
+_KILLABLE = frozenset(state for state in State if state.can_kill)
 
 
 class Ending:
@@ -32,12 +34,13 @@ class Ending:
         store: Store,
         clock: Clock,
         live: LiveSandboxes,
+        checkpoints: Checkpoints,
         work: Work,
         meters: Meters,
         audit: Audit,
     ) -> None:
         self._engine, self._store, self._clock, self._live, self._work = engine, store, clock, live, work
-        self._meters, self._audit = meters, audit
+        self._checkpoints, self._meters, self._audit = checkpoints, meters, audit
         self._under_way: dict[str, asyncio.Future[bool]] = {}
         self._owed: dict[str, EndReason] = {}
 
@@ -48,6 +51,14 @@ class Ending:
         the runtime refuses; the state then stays `killing`, and `settle_debts` tries again.
         """
         return await self._joined(sandbox_id, self._end, reason)
+
+    async def end_for_sure(self, sandbox_id: str, reason: EndReason) -> None:
+        """Of what has no processes any more: nobody else will ask for its end again."""
+        try:
+            await self.end(sandbox_id, reason)
+        except WarrenError:
+            self.owe(sandbox_id, reason)
+            raise
 
     async def resume(self, sandbox_id: str, reason: EndReason) -> bool:
         """Finish an end that broke off: the row says `killing`, and nobody here is at it."""
@@ -73,13 +84,18 @@ class Ending:
         return await asyncio.shield(under_way)
 
     async def _end(self, sandbox_id: str, reason: EndReason) -> bool:
+        ending: Sandbox | None = None
         try:
-            if await self._store.move(sandbox_id, frozenset({State.CREATING, State.RUNNING}), State.KILLING) is None:
+            ending = await self._store.move(sandbox_id, _KILLABLE, State.KILLING)
+            if ending is None:
                 return False
         except NoSpace:
             # Its own layer may be what fills the disk: with that given back, the end can be written down.
             log.warning("ending a sandbox before it is noted: the disk is full", sandbox=sandbox_id)
-        return await self._finish(sandbox_id, reason)
+        await self._finish(sandbox_id, reason)
+        if ending is not None and ending.pause is not None and ending.pause.checkpoint_id is not None:
+            await self._checkpoints.forget(ending.pause.checkpoint_id)
+        return True
 
     async def _finish(self, sandbox_id: str, reason: EndReason) -> bool:
         self._live.remove(sandbox_id)

@@ -10,12 +10,12 @@ from datetime import timedelta
 import structlog
 
 from warren.contracts.clock import Clock, Ids
-from warren.contracts.engine import Engine, Placement
+from warren.contracts.engine import Engine, Placement, Restore
 from warren.contracts.store import Store
 from warren.control.launching import Launcher, Owner
 from warren.control.sandbox_end import Ending
 from warren.control.spares import SPARE_EGRESS, Spare, Spares
-from warren.control.supervision import Supervision
+from warren.control.watches import Watches
 from warren.control.work import Work
 from warren.model import limits
 from warren.model.errors import (
@@ -29,14 +29,29 @@ from warren.model.errors import (
     Timeout,
     WarrenError,
 )
+from warren.model.pause import Lifecycle
 from warren.model.policy import NetworkPolicy
 from warren.model.pool import Kind
 from warren.model.project import Project
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
+from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The checkpoint that a copy starts from, and the sandbox that it was taken of."""
+
+    restore: Restore
+    source_id: str
+
+    @property
+    def authority_id(self) -> str | None:
+        """Whose token the guest believes: nobody's after a boot."""
+        return self.source_id if self.restore.kind is SnapshotKind.MEMORY else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,9 @@ class StartRequest:
     secured: bool = True
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    envs: Mapping[str, str] = field(default_factory=dict[str, str])
+    envs: Mapping[str, str] | None = field(default_factory=dict[str, str])
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +95,14 @@ class Starting:
         store: Store,
         clock: Clock,
         ids: Ids,
-        supervision: Supervision,
+        watches: Watches,
         ending: Ending,
         work: Work,
         meters: Meters,
     ) -> None:
         self._server_id, self._engine, self._launcher, self._spares = server_id, engine, launcher, spares
         self._store, self._clock, self._ids = store, clock, ids
-        self._supervision, self._ending, self._work = supervision, ending, work
+        self._watches, self._ending, self._work = watches, ending, work
         self._meters = meters
         self._places = asyncio.Semaphore(limits.CREATES_IN_FLIGHT)
         self._waiting = self._at_work = 0
@@ -108,7 +125,7 @@ class Starting:
 
     async def _admitted(self, project: Project, request: StartRequest) -> Plan:
         kind = self._kind(project, request)
-        spare = self._spares.claim(kind, request.template)
+        spare = None if request.origin is not None else self._spares.claim(kind, request.template)
         try:
             return Plan(await self._counted(project, request, kind, spare), request, kind, spare)
         except BaseException:
@@ -121,7 +138,13 @@ class Starting:
         if runtime not in self._engine.runtimes:
             known = ", ".join(self._engine.runtimes)
             raise BadRequest(f"cannot use runtime {runtime!r}; this server has: {known}")
-        return Kind(request.template.id, request.template.digest, runtime, sized(request, project))
+        kind = Kind(request.template.id, request.template.digest, runtime, sized(request, project))
+        if request.origin is not None and (runtime, kind.resources) != (
+            request.template.runtime,
+            request.template.resources,
+        ):
+            raise BadRequest("cannot change runtime or sizes of a copy: it starts as its snapshot was taken")
+        return kind
 
     async def _counted(self, project: Project, request: StartRequest, kind: Kind, spare: Spare | None) -> Sandbox:
         sandbox = self._planned(project, request, kind, self._ids.sandbox_id() if spare is None else spare.id)
@@ -152,6 +175,10 @@ class Starting:
             secured=request.secured,
             network=request.network,
             metadata=request.metadata,
+            lifecycle=request.lifecycle,
+            digest=template.digest,
+            default_user=template.default_user,
+            default_workdir=template.default_workdir,
             server_id=self._server_id,
         )
 
@@ -193,7 +220,7 @@ class Starting:
         if running is None:
             await self._ending.discard(sandbox.id, EndReason.KILLED)
             raise EngineFailed(f"cannot hand out sandbox {sandbox.id}: it was killed while it started")
-        self._supervision.watch(running, placement.address)
+        self._watches.watch(running, placement.address)
         return running
 
     async def _claimed(self, plan: Plan) -> Placement | None:
@@ -221,8 +248,10 @@ class Starting:
             self._at_work -= 1
 
     async def _introduce(self, plan: Plan, placement: Placement, deadline_s: float) -> None:
-        owner = Owner(plan.request.secured, plan.request.envs)
-        await self._launcher.introduce(placement, plan.request.template, owner, deadline_s)
+        request, origin = plan.request, plan.request.origin
+        authority_id = None if origin is None else origin.authority_id
+        owner = Owner(request.secured, request.envs, is_copy=origin is not None, authority_id=authority_id)
+        await self._launcher.introduce(placement, request.template, owner, deadline_s)
 
     async def _place(self, plan: Plan) -> Placement:
         self._waiting += 1
@@ -240,8 +269,9 @@ class Starting:
             self._places.release()
 
     async def _launch(self, plan: Plan) -> Placement:
-        egress = plan.sandbox.network.egress()
-        return await self._launcher.start(plan.sandbox.id, plan.request.template, plan.kind, egress)
+        egress, origin = plan.sandbox.network.egress(), plan.request.origin
+        restore = None if origin is None else origin.restore
+        return await self._launcher.start(plan.sandbox.id, plan.request.template, plan.kind, egress, restore)
 
 
 def sized(request: StartRequest, project: Project) -> Resources:

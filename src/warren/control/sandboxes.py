@@ -10,23 +10,31 @@ from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
 from warren.contracts.store import SandboxQuery, Store
 from warren.control.elsewhere import Elsewhere
+from warren.control.forking import Forking, ForkRequest
 from warren.control.live import LiveSandboxes
+from warren.control.pausing import PauseRequest, Pausing
+from warren.control.resuming import Resuming
 from warren.control.sandbox_end import Ending
 from warren.control.sandbox_start import Starting, StartRequest
-from warren.control.supervision import Supervision
+from warren.control.snapshots import Snapshots
 from warren.control.tokens import Tokens
+from warren.control.watches import Watches
 from warren.model import limits
 from warren.model.errors import (
+    Conflict,
     IdempotencyInFlight,
     IdempotencyMismatch,
     InvalidTimeout,
     SandboxChanging,
     SandboxNotFound,
+    SandboxPaused,
+    WarrenError,
 )
 from warren.model.health import Health
 from warren.model.policy import NetworkPolicy
 from warren.model.project import Project
 from warren.model.sandbox import SANDBOX_ID, EndReason, Sandbox, State
+from warren.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +64,16 @@ class Sandboxes:
         live: LiveSandboxes,
         starting: Starting,
         ending: Ending,
-        supervision: Supervision,
+        pausing: Pausing,
+        resuming: Resuming,
+        forking: Forking,
+        snapshots: Snapshots,
+        watches: Watches,
     ) -> None:
         self._engine, self._store, self._clock, self._tokens = engine, store, clock, tokens
         self._elsewhere = elsewhere
-        self._live, self._starting, self._ending, self._supervision = live, starting, ending, supervision
+        self._live, self._starting, self._ending, self._watches = live, starting, ending, watches
+        self._pausing, self._resuming, self._forking, self._snapshots = pausing, resuming, forking, snapshots
 
     async def create(self, project: Project, request: StartRequest) -> Admission:
         """Start a sandbox. Raises InvalidTimeout, and what `Starting.start` raises."""
@@ -112,24 +125,61 @@ class Sandboxes:
         elif not await self._ending.end(sandbox.id, EndReason.KILLED):
             raise SandboxNotFound.of(sandbox_id)
 
-    async def connect(self, project: Project, sandbox_id: str, timeout_s: int) -> Admission:
-        """Extend the deadline, never shorten it. Raises SandboxChanging while it is being killed, ServerAway."""
-        await self._elsewhere.refuse(await self._own(project, sandbox_id))
-        return self.admission(await self._extend(project, sandbox_id, timeout_s))
+    async def connect(
+        self, project: Project, sandbox_id: str, timeout_s: int, *, memory: bool = True
+    ) -> tuple[Admission, bool]:
+        """Extend the deadline of a running sandbox, never shorten it; resume one that sleeps. Says whether it slept.
+
+        Raises SandboxChanging while it is being killed, and ServerAway, and what `Resuming.resume` raises.
+        """
+        sandbox = await self._own(project, sandbox_id)
+        await self._elsewhere.refuse(sandbox)
+        slept = sandbox.state.is_asleep
+        if slept:
+            self._check_timeout(project, timeout_s, least=1)
+            await self._resuming.resume(project, sandbox, timeout_s, memory=memory)
+        return self.admission(await self._extend(project, sandbox_id, timeout_s)), slept
+
+    async def resume(self, project: Project, sandbox_id: str, timeout_s: int, *, memory: bool = True) -> Admission:
+        """Older clients' way to wake a sandbox. Raises Conflict when it does not sleep."""
+        sandbox = await self._visible(project, sandbox_id)
+        if not sandbox.state.is_asleep:
+            raise Conflict(f"cannot resume sandbox {sandbox_id}: it is running")
+        return (await self.connect(project, sandbox_id, timeout_s, memory=memory))[0]
+
+    async def pause(self, project: Project, sandbox_id: str, request: PauseRequest) -> None:
+        """Returns when it sleeps. Raises ServerAway, and what `Pausing.pause` raises."""
+        await self._pausing.pause(project, await self._here(project, sandbox_id), request)
+
+    async def fork(self, project: Project, sandbox_id: str, request: ForkRequest) -> Sequence[Admission | WarrenError]:
+        """Raises ServerAway, and what `Forking.fork` raises."""
+        self._check_timeout(project, request.timeout_s, least=1)
+        copies = await self._forking.fork(project, await self._here(project, sandbox_id), request)
+        return [copy if isinstance(copy, WarrenError) else self.admission(copy) for copy in copies]
+
+    async def snapshot(self, project: Project, sandbox_id: str, name: str | None, *, memory: bool | None) -> Snapshot:
+        """Raises ServerAway, and what `Snapshots.take` raises."""
+        return await self._snapshots.take(project, await self._here(project, sandbox_id), name, memory=memory)
 
     async def refresh(self, project: Project, sandbox_id: str, duration_s: int) -> None:
         """Extend the deadline by older clients' keep-alive; never shortens."""
         await self._extend(project, sandbox_id, min(duration_s, limits.REFRESH_MAX_S))
 
     async def set_timeout(self, project: Project, sandbox_id: str, timeout_s: int) -> None:
-        """Put the deadline `timeout_s` seconds from now, nearer or farther; 0 ends the sandbox now."""
-        sandbox = await self._visible(project, sandbox_id)
+        """Put the deadline `timeout_s` seconds from now, nearer or farther; 0 ends the sandbox now.
+
+        Raises SandboxPaused: what sleeps has no deadline.
+        """
+        sandbox = await self._awake(project, sandbox_id)
         self._check_timeout(project, timeout_s, least=0)
         await self._move_deadline(sandbox, self._clock.now() + timedelta(seconds=timeout_s), only_extend=False)
 
     async def set_network(self, project: Project, sandbox_id: str, policy: NetworkPolicy) -> None:
-        """Replace the egress part of the policy; what guards inbound traffic stays as created. Raises ServerAway."""
-        sandbox = await self._visible(project, sandbox_id)
+        """Replace the egress part of the policy; what guards inbound traffic stays as created.
+
+        Raises SandboxPaused, ServerAway.
+        """
+        sandbox = await self._awake(project, sandbox_id)
         await self._elsewhere.refuse(sandbox)
         kept = dataclasses.replace(
             policy, public_traffic=sandbox.network.public_traffic, mask_host=sandbox.network.mask_host
@@ -153,7 +203,7 @@ class Sandboxes:
         sandbox = await self._own(project, sandbox_id)
         if sandbox.state is State.KILLING:
             raise SandboxChanging(f"cannot connect to sandbox {sandbox_id}: it is being killed")
-        sandbox = await self._visible(project, sandbox_id)
+        sandbox = await self._awake(project, sandbox_id)
         self._check_timeout(project, timeout_s, least=1)
         wanted = sandbox.extended_to(self._clock.now(), timeout_s)
         return await self._move_deadline(sandbox, wanted, only_extend=True)
@@ -163,7 +213,7 @@ class Sandboxes:
         if moved is None:
             raise SandboxNotFound.of(sandbox.id)
         if not self._elsewhere.has(moved):
-            self._supervision.set_deadline(moved.id, moved.expires_at)
+            self._watches.set_deadline(moved.id, moved.expires_at)
         return moved
 
     def _check_timeout(self, project: Project, timeout_s: int, *, least: int) -> None:
@@ -187,4 +237,15 @@ class Sandboxes:
         sandbox = await self._own(project, sandbox_id)
         if not sandbox.state.is_visible:
             raise SandboxNotFound.of(sandbox_id)
+        return sandbox
+
+    async def _awake(self, project: Project, sandbox_id: str) -> Sandbox:
+        sandbox = await self._visible(project, sandbox_id)
+        if sandbox.state.is_asleep:
+            raise SandboxPaused(f"cannot change sandbox {sandbox_id}: it is paused; connect to it first")
+        return sandbox
+
+    async def _here(self, project: Project, sandbox_id: str) -> Sandbox:
+        sandbox = await self._visible(project, sandbox_id)
+        await self._elsewhere.refuse(sandbox)
         return sandbox

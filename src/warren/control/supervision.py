@@ -1,7 +1,7 @@
-"""Watching what runs: deaths, deadlines, and after a restart everything that was running before."""
+"""Keeping what is written true: deadlines, and after a restart everything that was there before."""
 
 import asyncio
-import contextlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -9,16 +9,17 @@ import structlog
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine, Placement
 from warren.contracts.store import Store
+from warren.control.checkpoints import Checkpoints
 from warren.control.live import LiveSandboxes
+from warren.control.pausing import Pausing, is_frozen
 from warren.control.sandbox_end import Ending
+from warren.control.watches import LONGEST_NAP_S, Watches
 from warren.control.work import Work
 from warren.model import limits
 from warren.model.errors import WarrenError
 from warren.model.sandbox import Desired, EndReason, Sandbox, State
 
 log = structlog.get_logger(__name__)
-
-_LONGEST_NAP_S = limits.DEADLINE_SLACK_S / 2
 
 _SWEEP_PERIOD_S = 10.0
 """Seconds between two looks for sandboxes that should be gone and are not, and for rows old enough to forget."""
@@ -35,23 +36,15 @@ class Supervision:
         store: Store,
         clock: Clock,
         live: LiveSandboxes,
+        watches: Watches,
         ending: Ending,
+        pausing: Pausing,
+        checkpoints: Checkpoints,
         work: Work,
     ) -> None:
         self._server_id, self._engine, self._store, self._clock = server_id, engine, store, clock
-        self._live, self._ending, self._work = live, ending, work
-        self._deadlines: dict[str, datetime] = {}
-        self._changed = asyncio.Event()
-
-    def watch(self, sandbox: Sandbox, address: str) -> None:
-        """From now on the sandbox takes traffic, dies visibly and ends at its deadline."""
-        self._live.add(sandbox, address)
-        self.set_deadline(sandbox.id, sandbox.expires_at)
-        self._work.spawn(self._await_death(sandbox.id), f"watch {sandbox.id}")
-
-    def set_deadline(self, sandbox_id: str, when: datetime) -> None:
-        self._deadlines[sandbox_id] = when
-        self._changed.set()
+        self._live, self._watches, self._ending, self._work = live, watches, ending, work
+        self._pausing, self._checkpoints = pausing, checkpoints
 
     async def adopt(self) -> None:
         """After a start: take over what runs, finish what was half done, destroy what nobody knows."""
@@ -65,17 +58,20 @@ class Supervision:
         for sandbox_id in running:
             log.warning("destroying a sandbox that no record names", sandbox=sandbox_id)
             await self._engine.destroy(sandbox_id)
+        await self._checkpoints.sweep()
 
     async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> None:
         if sandbox.state is State.RUNNING and placement is not None:
-            self.watch(sandbox, placement.address)
+            self._watches.watch(sandbox, placement.address)
             log.info("sandbox adopted", sandbox=sandbox.id)
             # The last server may have ended between the engine's rules and the record of them.
             await self._engine.set_egress(sandbox.id, sandbox.network.egress())
         elif sandbox.state is State.KILLING:
             await self._ending.resume(sandbox.id, EndReason.KILLED)
+        elif sandbox.state.is_asleep and await self._pausing.recover(sandbox, placement):
+            log.info("paused sandbox found", sandbox=sandbox.id)
         else:
-            await self._end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
+            await self._ending.end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
 
     def _reason_found_gone(self, sandbox: Sandbox) -> EndReason:
         if sandbox.state is State.CREATING:
@@ -102,47 +98,27 @@ class Supervision:
             group.create_task(self._heed_wishes())
             group.create_task(self._sweep())
 
-    async def _await_death(self, sandbox_id: str) -> None:
-        await self._engine.death(sandbox_id)
-        self._live.remove(sandbox_id)
-        self._deadlines.pop(sandbox_id, None)
-        await self._end_for_sure(sandbox_id, EndReason.DIED)
-
-    async def _end_for_sure(self, sandbox_id: str, reason: EndReason) -> None:
-        """Of what has no processes any more: nobody else will ask for its end again."""
-        try:
-            await self._ending.end(sandbox_id, reason)
-        except WarrenError:
-            self._ending.owe(sandbox_id, reason)
-            raise
-
     async def _enforce_deadlines(self) -> None:
         while True:
-            self._changed.clear()
             now = self._clock.now()
             try:
-                if min(self._deadlines.values(), default=now + timedelta(days=1)) <= now:
+                if self._watches.is_due(now):
                     await self._end_overdue(now)
             except Exception:
                 log.exception("cannot enforce deadlines; trying again")
-                await self._clock.sleep_until(now + timedelta(seconds=_LONGEST_NAP_S))
-            await self._until_next_deadline(self._clock.now())
+                await self._clock.sleep_until(now + timedelta(seconds=LONGEST_NAP_S))
+            await self._watches.until_next(self._clock.now())
 
     async def _end_overdue(self, now: datetime) -> None:
         """The store decides who is overdue: another server may have moved a deadline, or wish a sandbox gone."""
         for sandbox in await self._store.overdue(self._server_id, now):
-            reason = EndReason.KILLED if sandbox.desired is Desired.GONE else EndReason.EXPIRED
-            self._work.spawn(self._ending.end(sandbox.id, reason), f"end {sandbox.id}")
-        for sandbox_id in [key for key, when in self._deadlines.items() if when <= now]:
-            del self._deadlines[sandbox_id]
-
-    async def _until_next_deadline(self, now: datetime) -> None:
-        """Naps are short, so that a jump of the wall clock is noticed in time."""
-        soonest = min(self._deadlines.values(), default=now + timedelta(seconds=_LONGEST_NAP_S))
-        nap = min(max((soonest - now).total_seconds(), 0.0), _LONGEST_NAP_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(nap):
-                await self._changed.wait()
+            if sandbox.desired is Desired.GONE:
+                self._work.spawn(self._ending.end(sandbox.id, EndReason.KILLED), f"end {sandbox.id}")
+            elif sandbox.lifecycle.auto_pause:
+                self._work.spawn(self._pausing.at_deadline(sandbox), f"pause {sandbox.id}")
+            else:
+                self._work.spawn(self._ending.end(sandbox.id, EndReason.EXPIRED), f"end {sandbox.id}")
+        self._watches.take_due(now)
 
     async def _heed_wishes(self) -> None:
         while True:
@@ -162,9 +138,38 @@ class Supervision:
 
     async def sweep(self) -> None:
         """What a failure left behind, and what was given up while this server could not reach the store."""
-        here = {route.sandbox_id for route in self._live.all()}
+        routed = {route.sandbox_id for route in self._live.all()}
         known = await self._store.live_sandboxes(self._server_id)
         self._ending.settle_debts(sandbox.id for sandbox in known if sandbox.state is State.KILLING)
-        for sandbox_id in here - {sandbox.id for sandbox in known}:
+        for sandbox_id in routed - {sandbox.id for sandbox in known}:
             self._work.spawn(self._ending.resume(sandbox_id, EndReason.LOST), f"sweep {sandbox_id}")
+        await self._mend(known)
+        await self._checkpoints.sweep()
         await self._store.prune_gone(self._clock.now() - timedelta(seconds=limits.GONE_KEPT_S))
+
+    async def _mend(self, known: Sequence[Sandbox]) -> None:
+        """Pauses that broke off, frozen sandboxes that died, paused ones that are too old."""
+        now = self._clock.now()
+        days = {project.id: project.limits.paused_days for project in await self._store.projects()}
+        placements = {placement.id: placement for placement in await self._engine.list()}
+        for sandbox in known:
+            placement = placements.get(sandbox.id)
+            if sandbox.state in (State.PAUSING, State.RESUMING) or (is_frozen(sandbox) and placement is None):
+                await self._recover(sandbox, placement)
+            elif _is_too_old(sandbox, days, now):
+                log.warning("ending a sandbox that was paused for too long", sandbox=sandbox.id)
+                self._work.spawn(self._ending.end(sandbox.id, EndReason.PAUSED_TOO_LONG), f"age out {sandbox.id}")
+
+    async def _recover(self, sandbox: Sandbox, placement: Placement | None) -> None:
+        now = await self._store.sandbox(sandbox.project_id, sandbox.id)
+        if now != sandbox or self._pausing.is_at_work(sandbox.id):
+            return  # somebody is at it, or was meanwhile
+        if not await self._pausing.recover(sandbox, placement):
+            await self._ending.end_for_sure(sandbox.id, EndReason.DIED)
+
+
+def _is_too_old(sandbox: Sandbox, days: Mapping[str, int], now: datetime) -> bool:
+    """Whether it has slept for longer than its project may keep a paused sandbox."""
+    if sandbox.state is not State.PAUSED or sandbox.pause is None or sandbox.project_id not in days:
+        return False
+    return now - sandbox.pause.at > timedelta(days=days[sandbox.project_id])

@@ -44,10 +44,10 @@ class ToSandbox:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
-    """No sandbox of this server has that id."""
+class ToAbsent:
+    """A sandbox that takes no traffic here. It may sleep, which `gateway.waking` finds out, or be another server's."""
 
-    sandbox_id: str
+    target: SandboxTarget
 
 
 def origin_form(target: str, host: str) -> str | None:
@@ -60,7 +60,7 @@ def origin_form(target: str, host: str) -> str | None:
     return match[2] if match[2].startswith("/") else "/" + match[2]
 
 
-def admit(asked: Asked, routes: Routes, domain: str) -> ToApi | ToSandbox | Unknown | Refusal:
+def admit(asked: Asked, routes: Routes, domain: str) -> ToApi | ToSandbox | ToAbsent | Refusal:
     target = resolve(asked.host, asked.headers, domain)
     match target:
         case ApiTarget():
@@ -80,19 +80,21 @@ def _by_signature(asked: Asked, routes: Routes) -> ToSandbox | Refusal:
     return pages.signature_unknown() if route is None else _to(route, GUEST_PORT)
 
 
-def _by_name(asked: Asked, target: SandboxTarget, routes: Routes) -> ToSandbox | Unknown | Refusal:
+def _by_name(asked: Asked, target: SandboxTarget, routes: Routes) -> ToSandbox | ToAbsent | Refusal:
     if target.port == GUEST_PORT and is_hidden(asked.path):
         return pages.hidden(asked.path.partition("?")[0])
     route = routes.find(target.sandbox_id)
-    if route is None:
-        return Unknown(target.sandbox_id)
-    if route.traffic_token is not None and target.port != GUEST_PORT:
+    return ToAbsent(target) if route is None else admit_to(asked, route, target.port)
+
+
+def admit_to(asked: Asked, route: Route, port: int) -> ToSandbox | Refusal:
+    if route.traffic_token is not None and port != GUEST_PORT:
         given = asked.headers.get(TRAFFIC_HEADER)
         if given is None:
-            return pages.token_missing(target.sandbox_id)
+            return pages.token_missing(route.sandbox_id)
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), route.traffic_token.encode()):
-            return pages.token_wrong(target.sandbox_id)
-    return _to(route, target.port)
+            return pages.token_wrong(route.sandbox_id)
+    return _to(route, port)
 
 
 def _to(route: Route, port: int) -> ToSandbox | Refusal:

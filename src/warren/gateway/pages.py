@@ -63,6 +63,10 @@ def silent(sandbox_id: str) -> Refusal:
     return Refusal(502, message, "Sandbox Does Not Answer", sandbox_id)
 
 
+def stays_asleep(sandbox_id: str, status: int, message: str) -> Refusal:
+    return Refusal(status, message, "Sandbox Stays Paused", sandbox_id)
+
+
 def token_missing(sandbox_id: str) -> Refusal:
     message = f"Missing traffic access token: this sandbox wants the header {TRAFFIC_HEADER}"
     return Refusal(403, message, "Missing Traffic Access Token", sandbox_id)

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from warren.contracts.audit import Audit
 from warren.contracts.engine import GUEST_PORT
-from warren.contracts.routing import Routes
+from warren.contracts.routing import Routes, Sleepers
 from warren.gateway import pages, tally
-from warren.gateway.admission import Asked, ToApi, ToSandbox, Unknown, admit, origin_form
+from warren.gateway.admission import Asked, ToAbsent, ToApi, ToSandbox, admit, origin_form
 from warren.gateway.certificates import TlsFiles, ensure_certificates
 from warren.gateway.connector import PortClosed
 from warren.gateway.heads import Forwarding, MalformedHead, header_bytes
@@ -20,7 +20,9 @@ from warren.gateway.listener import ClientServer
 from warren.gateway.pages import Refusal
 from warren.gateway.refused import note_refusal
 from warren.gateway.relay_http import BadBody, BadUpstream, Exchange, Sent, relay_http
+from warren.gateway.resolve import SandboxTarget
 from warren.gateway.tally import Tally
+from warren.gateway.waking import wake
 from warren.model import limits
 from warren.telemetry.meters import Meters
 
@@ -38,6 +40,7 @@ class Gateway:
     def __init__(
         self,
         routes: Routes,
+        sleepers: Sleepers,
         *,
         host: str,
         port: int,
@@ -50,7 +53,7 @@ class Gateway:
         name_of_home: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self.host, self.port, self.tls_port = host, port, tls_port
-        self._routes = routes
+        self._routes, self._sleepers = routes, sleepers
         self._name_of_home = name_of_home
         self._tls = tls
         self._domain = domain.lower()
@@ -133,13 +136,20 @@ class Gateway:
         path = origin_form(request.raw_path, hosts[0]) if len(hosts) == 1 else None
         if path is None:
             return pages.malformed("Invalid host" if len(hosts) != 1 else "Invalid request target")
-        admitted = admit(Asked(request.method, path, hosts[0], request.headers), self._routes, self._domain)
-        if isinstance(admitted, Unknown):
-            server = await self._name_of_home(admitted.sandbox_id)
-            return pages.not_found(admitted.sandbox_id) if server is None else pages.away(admitted.sandbox_id, server)
+        asked = Asked(request.method, path, hosts[0], request.headers)
+        admitted = admit(asked, self._routes, self._domain)
+        if isinstance(admitted, ToAbsent):
+            admitted = await self._absent(asked, admitted.target)
         if isinstance(admitted, Refusal):
             return admitted
         return await self._relay(request, relay, path, hosts[0], admitted)
+
+    async def _absent(self, asked: Asked, target: SandboxTarget) -> ToSandbox | Refusal:
+        woken = await wake(asked, target, self._sleepers)
+        if woken is not None:
+            return woken
+        server = await self._name_of_home(target.sandbox_id)
+        return pages.not_found(target.sandbox_id) if server is None else pages.away(target.sandbox_id, server)
 
     async def _relay(
         self, request: web.BaseRequest, relay: Relay, path: str, host: str, admitted: ToApi | ToSandbox

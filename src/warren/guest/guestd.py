@@ -141,7 +141,7 @@ def _text(value: Any, most: int) -> str:
 def _init_body(identity: GuestIdentity) -> dict[str, Any]:
     return {
         "envVars": None if identity.envs is None else dict(identity.envs),
-        "accessToken": identity.access_token,
+        "accessToken": identity.access_token or "",
         "timestamp": datetime.now(UTC).isoformat(),
         "defaultUser": identity.default_user,
         "defaultWorkdir": identity.default_workdir,

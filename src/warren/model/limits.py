@@ -135,6 +135,18 @@ POOL_CLAIM_DEADLINE_S = 2.0
 POOL_MEMORY_RESERVE_MB = 1024
 """MiB of the machine's memory that must be available; below it the pool is drained."""
 
+# --- sleep and copies --------------------------------------------------------------------------------------
+RESUMES_IN_FLIGHT = 8
+"""Sandboxes being resumed at the same time; more only makes each of them later."""
+AUTO_RESUME_FLOOR_S = 300
+"""Least seconds that a sandbox woken by traffic lives (wire contract 6.1.7)."""
+WAKE_DEADLINE_S = 60.0
+"""Seconds that a request waits for the sandbox that it wakes (wire contract 6.1.7)."""
+FORK_DEFAULT_TIMEOUT_S = 15
+"""Seconds that a copy lives when `fork` names no timeout (wire contract 2.2)."""
+FORK_MAX = 20
+"""Copies of one fork (wire contract S19)."""
+
 # --- observation -------------------------------------------------------------------------------------------
 METRICS_PERIOD_S = 5.0
 METRICS_KEPT_PER_SANDBOX = 17_280

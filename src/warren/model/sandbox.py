@@ -73,6 +73,7 @@ class EndReason(enum.StrEnum):
     EXPIRED = "expired"
     DIED = "died"
     FAILED_TO_START = "failed_to_start"
+    PAUSED_TOO_LONG = "paused_too_long"
     LOST = "lost"
     """Its server was away when it was due to end; that server destroys what is left when it is back."""
     MACHINE_RESTARTED = "machine_restarted"

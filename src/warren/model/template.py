@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from warren.model.sandbox import Resources
+from warren.model.sandbox import Resources, Sandbox
+from warren.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,23 @@ class Template:
     default_user: str = "user"
     default_workdir: str = "/home/user"
     public: bool = True
+
+
+def template_of(source: Sandbox | Snapshot) -> Template:
+    """What a sandbox or snapshot was started from, as it was then: for starting it, or a copy of it, again."""
+    return Template(
+        id=source.template_id if isinstance(source, Sandbox) else source.id,
+        project_id=source.project_id,
+        names=() if isinstance(source, Sandbox) or source.name is None else (source.name,),
+        build_id="",
+        digest=source.digest,
+        resources=source.resources,
+        created_at=source.created_at,
+        runtime=source.runtime,
+        default_user=source.default_user,
+        default_workdir=source.default_workdir,
+        public=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

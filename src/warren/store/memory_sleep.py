@@ -37,6 +37,10 @@ class MemorySleep:
         asleep = {State.PAUSING, State.RESUMING}
         return self._change(sandbox_id, asleep, state=State.RUNNING, expires_at=expires_at, pause=None)
 
+    async def sleeper(self, sandbox_id: str) -> Sandbox | None:
+        row = self._sandboxes.get(sandbox_id)
+        return row if row is not None and row.state.is_asleep else None
+
     async def referenced_checkpoints(self) -> frozenset[str]:
         paused = {row.pause.checkpoint_id for row in self._sandboxes.values() if row.state.is_live and row.pause}
         return frozenset(

@@ -10,11 +10,12 @@ from warren.model.pause import Pause
 from warren.model.sandbox import Sandbox, State
 from warren.model.snapshot import SnapshotUsage
 from warren.store import schema
-from warren.store.sandbox_row import pause_columns
+from warren.store.sandbox_row import from_row, pause_columns
 from warren.store.sandboxes import LIVE, change, count_holding, lock_project
 
 _SANDBOXES = schema.sandboxes.c
 _SNAPSHOTS = schema.snapshots.c
+_ASLEEP = tuple(state.value for state in State if state.is_asleep)
 
 
 async def claim_pause(connection: AsyncConnection, sandbox_id: str, pause: Pause) -> Sandbox | None:
@@ -41,6 +42,12 @@ async def claim_resume(connection: AsyncConnection, project_id: str, sandbox_id:
 async def mark_awake(connection: AsyncConnection, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
     changes = {"state": State.RUNNING.value, "expires_at": expires_at, **pause_columns(None)}
     return await change(connection, sandbox_id, frozenset({State.PAUSING, State.RESUMING}), changes)
+
+
+async def sleeper(connection: AsyncConnection, sandbox_id: str) -> Sandbox | None:
+    asleep = select(schema.sandboxes).where(_SANDBOXES.id == sandbox_id, _SANDBOXES.state.in_(_ASLEEP))
+    row = (await connection.execute(asleep)).one_or_none()
+    return None if row is None else from_row(row)
 
 
 async def referenced_checkpoints(connection: AsyncConnection) -> frozenset[str]:

@@ -122,6 +122,9 @@ class SqlStore:
     async def mark_awake(self, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
         return await self._database.track(sleep.mark_awake, sandbox_id, expires_at)
 
+    async def sleeper(self, sandbox_id: str) -> Sandbox | None:
+        return await self._database.read(sleep.sleeper, sandbox_id)
+
     async def referenced_checkpoints(self) -> frozenset[str]:
         return await self._database.read(sleep.referenced_checkpoints)
 

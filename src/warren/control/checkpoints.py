@@ -1,0 +1,62 @@
+"""Checkpoints on this server's disk: room for them, who works with one, and the end of those that nobody needs."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import structlog
+
+from warren.contracts.clock import Ids
+from warren.contracts.engine import Checkpoint, Engine
+from warren.contracts.store import Store
+from warren.model.errors import LimitReached, WarrenError
+from warren.model.project import Project
+
+log = structlog.get_logger(__name__)
+
+_MIB = 1024 * 1024
+
+
+class Checkpoints:
+    def __init__(self, *, engine: Engine, store: Store, ids: Ids) -> None:
+        self._engine, self._store, self._ids = engine, store, ids
+        self._in_work: set[str] = set()
+
+    @contextmanager
+    def new(self) -> Generator[str]:
+        """An id for a checkpoint that `sweep` leaves alone until the block is left; then the store must refer to it."""
+        checkpoint_id = self._ids.checkpoint_id()
+        self._in_work.add(checkpoint_id)
+        try:
+            yield checkpoint_id
+        finally:
+            self._in_work.discard(checkpoint_id)
+
+    async def check_room(self, project: Project) -> None:
+        """Raises LimitReached when the project's paused sandboxes and snapshots take all that it may keep on disk."""
+        usage, limit = await self._store.snapshot_usage(project.id), project.limits.snapshot_mb
+        if usage.bytes >= limit * _MIB:
+            raise LimitReached(
+                f"cannot keep another checkpoint: paused sandboxes and snapshots take {usage.bytes // _MIB} MiB of the "
+                f"project's limit of {limit} (snapshot_mb); delete snapshots, or kill paused sandboxes"
+            )
+
+    async def forget(self, checkpoint_id: str) -> None:
+        """Delete it now, or at the next sweep if the engine cannot."""
+        try:
+            await self._engine.forget(checkpoint_id)
+        except WarrenError as error:
+            log.warning("cannot delete checkpoint; the sweep tries again", id=checkpoint_id, error=error.message)
+
+    async def find(self, checkpoint_id: str) -> Checkpoint | None:
+        whole = await self._engine.checkpoints()
+        return next((checkpoint for checkpoint in whole if checkpoint.id == checkpoint_id), None)
+
+    async def sweep(self) -> None:
+        """Delete what neither a live sandbox nor a snapshot stands on, and nobody here is at work with."""
+        on_disk = {checkpoint.id for checkpoint in await self._engine.checkpoints()}
+        if not on_disk:
+            return
+        needed = await self._store.referenced_checkpoints()
+        for checkpoint_id in sorted(on_disk - needed - self._in_work):
+            log.info("deleting a checkpoint that nothing stands on", id=checkpoint_id)
+            await self.forget(checkpoint_id)

@@ -1,0 +1,72 @@
+"""Fork: one checkpoint of a running sandbox, several copies that go on from it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from warren.contracts.engine import Engine, Restore
+from warren.control.checkpoints import Checkpoints
+from warren.control.sandbox_start import Origin, Starting, StartRequest
+from warren.control.snapshots import check_runs, snapshot_kind
+from warren.control.work import Work
+from warren.model import limits
+from warren.model.errors import BadRequest, WarrenError
+from warren.model.project import Project
+from warren.model.sandbox import Sandbox
+from warren.model.template import template_of
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """`envs` are the copies' environment; None lets them keep their source's, which has to be asked for."""
+
+    count: int = 1
+    timeout_s: int = limits.FORK_DEFAULT_TIMEOUT_S
+    envs: Mapping[str, str] | None = None
+
+
+class Forking:
+    def __init__(self, *, engine: Engine, checkpoints: Checkpoints, starting: Starting, work: Work) -> None:
+        self._engine, self._checkpoints, self._starting, self._work = engine, checkpoints, starting, work
+
+    async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
+        """Copies of a running sandbox, each a sandbox of its own or the reason why it is none; the source goes on.
+
+        Raises BadRequest, SandboxPaused, SandboxChanging, NoSpace and EngineFailed when no copy can be made at all.
+        Goes on to its end when the caller goes away.
+        """
+        if not 1 <= request.count <= limits.FORK_MAX:
+            raise BadRequest(f"cannot make {request.count} copies: give a count of 1 to {limits.FORK_MAX}")
+        check_runs(sandbox)
+        return await self._work.finish(self._fork(project, sandbox, request), f"fork {sandbox.id}")
+
+    async def _fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
+        kind = snapshot_kind(sandbox, memory=None, keeps_memory=self._engine.keeps_memory(sandbox.runtime))
+        with self._checkpoints.new() as checkpoint_id:
+            async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
+                await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False)
+            wanted = copy_request(sandbox, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
+            try:
+                return await asyncio.gather(*(self._copy(project, wanted) for _ in range(request.count)))
+            finally:
+                await self._checkpoints.forget(checkpoint_id)
+
+    async def _copy(self, project: Project, wanted: StartRequest) -> Sandbox | WarrenError:
+        try:
+            return await self._starting.start(project, wanted)
+        except WarrenError as error:
+            return error
+
+
+def copy_request(sandbox: Sandbox, request: ForkRequest, origin: Origin) -> StartRequest:
+    """A copy is like its source in all but identity, time and environment."""
+    return StartRequest(
+        template=template_of(sandbox),
+        timeout_s=request.timeout_s,
+        secured=sandbox.secured,
+        network=sandbox.network,
+        metadata=sandbox.metadata,
+        lifecycle=sandbox.lifecycle,
+        envs=request.envs,
+        origin=origin,
+    )

@@ -1,0 +1,182 @@
+"""Waking a sandbox: what was true when it fell asleep is checked again, then it goes on where it was."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from warren.contracts.clock import Clock
+from warren.contracts.engine import Engine, Placement, Restore
+from warren.contracts.store import Store
+from warren.control.checkpoints import Checkpoints
+from warren.control.launching import Launcher, Owner
+from warren.control.pausing import Pausing
+from warren.control.sandbox_end import Ending
+from warren.control.watches import Watches
+from warren.control.work import Work
+from warren.model import limits
+from warren.model.errors import (
+    BadRequest,
+    EngineFailed,
+    Forbidden,
+    GuestSilentAtPause,
+    PlacementTimeout,
+    SandboxChanging,
+    SandboxNotFound,
+    Timeout,
+    WarrenError,
+)
+from warren.model.observation import Level, LogEntry
+from warren.model.pause import Pause, PauseKind
+from warren.model.pool import Kind
+from warren.model.project import Project
+from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.snapshot import SnapshotKind
+from warren.model.template import template_of
+
+log = structlog.get_logger(__name__)
+
+_LOOK_EVERY_S = 0.05
+
+
+class Resuming:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        launcher: Launcher,
+        store: Store,
+        clock: Clock,
+        watches: Watches,
+        checkpoints: Checkpoints,
+        pausing: Pausing,
+        ending: Ending,
+        work: Work,
+    ) -> None:
+        self._engine, self._launcher, self._store, self._clock = engine, launcher, store, clock
+        self._watches = watches
+        self._checkpoints, self._pausing, self._ending, self._work = checkpoints, pausing, ending, work
+        self._places = asyncio.Semaphore(limits.RESUMES_IN_FLIGHT)
+        self._under_way: dict[str, asyncio.Future[Sandbox]] = {}
+
+    async def resume(self, project: Project, sandbox: Sandbox, timeout_s: int, *, memory: bool = True) -> Sandbox:
+        """Wake a sandbox that sleeps, or is about to; it lives for `timeout_s` from then on.
+
+        Concurrent calls join the first one, and it goes on to its end when they go away. memory False boots it from
+        its files. Raises SandboxChanging, GuestSilentAtPause, CheckpointUnusable, CheckpointNotFound, LimitReached,
+        Forbidden (it is larger than its project may have now), NoCapacity, PlacementTimeout, EngineFailed; after an
+        error it sleeps on.
+        """
+        under_way = self._under_way.get(sandbox.id)
+        if under_way is None:
+            under_way = self._work.begin(self._wake(project, sandbox, timeout_s, memory), f"resume {sandbox.id}")
+            self._under_way[sandbox.id] = under_way
+            under_way.add_done_callback(lambda _: self._under_way.pop(sandbox.id, None))
+        return await asyncio.shield(under_way)
+
+    async def _wake(self, project: Project, sandbox: Sandbox, timeout_s: int, memory: bool) -> Sandbox:
+        sandbox = await self._asleep(sandbox)
+        if sandbox.state is State.RUNNING or sandbox.pause is None:
+            return sandbox
+        check_sizes(sandbox, project)
+        kind = restored_kind(sandbox.pause, memory=memory)
+        with self._pausing.at_work(sandbox.id):
+            claimed = await self._store.claim_resume(project.id, sandbox.id, project.limits.sandboxes)
+            if claimed is None:
+                raise SandboxChanging(f"cannot resume sandbox {sandbox.id}: its state changed meanwhile; try again")
+            try:
+                async with asyncio.timeout(limits.CREATE_DEADLINE_S), self._places:
+                    placement = await self._place(claimed, kind)
+                    await self._introduce(claimed, placement, kind)
+            except (WarrenError, TimeoutError) as error:
+                await self._sleep_on(claimed, sandbox.pause)
+                if isinstance(error, TimeoutError | Timeout):
+                    raise PlacementTimeout(f"cannot resume sandbox {sandbox.id} in time; it stays paused") from error
+                raise
+            return await self._hand_out(claimed, placement, timeout_s)
+
+    async def _asleep(self, sandbox: Sandbox) -> Sandbox:
+        """Wait for a pause that is under way. Returns it paused, or running if somebody was faster."""
+        async with asyncio.timeout(limits.WAKE_DEADLINE_S):
+            while True:
+                row = await self._store.sandbox(sandbox.project_id, sandbox.id)
+                if row is None or row.state is State.GONE:
+                    raise SandboxNotFound.of(sandbox.id)
+                if row.state in (State.PAUSED, State.RUNNING):
+                    return row
+                if row.state is State.KILLING:
+                    raise SandboxChanging(f"cannot connect to sandbox {sandbox.id}: it is being killed")
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _place(self, sandbox: Sandbox, kind: SnapshotKind | None) -> Placement:
+        if kind is None or sandbox.pause is None or sandbox.pause.checkpoint_id is None:
+            await self._engine.thaw(sandbox.id)
+            return await self._placement(sandbox.id)
+        await self._engine.destroy(sandbox.id)  # what a pause may have left held: nothing runs in two places
+        template = template_of(sandbox)
+        shape = Kind(template.id, template.digest, sandbox.runtime, sandbox.resources)
+        restore = Restore(sandbox.pause.checkpoint_id, kind)
+        return await self._launcher.start(sandbox.id, template, shape, sandbox.network.egress(), restore)
+
+    async def _placement(self, sandbox_id: str) -> Placement:
+        for placement in await self._engine.list():
+            if placement.id == sandbox_id:
+                return placement
+        raise EngineFailed(f"cannot resume sandbox {sandbox_id}: it was frozen in memory and has died")
+
+    async def _introduce(self, sandbox: Sandbox, placement: Placement, kind: SnapshotKind | None) -> None:
+        """The same identity as before. Its environment was never here: the guest has it, in memory or in its files."""
+        owner = Owner(sandbox.secured, envs=None, recalls_envs=kind is SnapshotKind.FILESYSTEM)
+        await self._launcher.introduce(placement, template_of(sandbox), owner, limits.GUEST_BOOT_DEADLINE_S)
+
+    async def _sleep_on(self, sandbox: Sandbox, pause: Pause) -> None:
+        if pause.kind is PauseKind.FROZEN:
+            try:
+                await self._engine.freeze(sandbox.id)
+            except SandboxNotFound:
+                await self._ending.end_for_sure(sandbox.id, EndReason.DIED)
+                return
+        else:
+            await self._engine.destroy(sandbox.id)
+        await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
+
+    async def _hand_out(self, sandbox: Sandbox, placement: Placement, timeout_s: int) -> Sandbox:
+        awake = await self._store.mark_awake(sandbox.id, self._clock.now() + timedelta(seconds=timeout_s))
+        if awake is None:
+            await self._engine.destroy(sandbox.id)
+            raise SandboxNotFound.of(sandbox.id)  # killed while it woke up
+        self._watches.watch(awake, placement.address)
+        if sandbox.pause is not None and sandbox.pause.checkpoint_id is not None:
+            await self._checkpoints.forget(sandbox.pause.checkpoint_id)
+        await self._store.add_logs(
+            sandbox.id, [LogEntry(self._clock.now(), Level.INFO, "warren", "sandbox resumed", {})]
+        )
+        return awake
+
+
+def restored_kind(pause: Pause, *, memory: bool) -> SnapshotKind | None:
+    """What to start from; None for a frozen sandbox, which is only thawed. Raises GuestSilentAtPause, BadRequest."""
+    if pause.kind is PauseKind.FROZEN:
+        if not memory:
+            raise BadRequest(
+                "cannot boot this sandbox from its files: it is frozen in memory; resume it, then pause it with "
+                "memory: false"
+            )
+        return None
+    if pause.kind is PauseKind.FILESYSTEM or not memory:
+        return SnapshotKind.FILESYSTEM
+    if pause.guest_silent:
+        raise GuestSilentAtPause
+    return SnapshotKind.MEMORY
+
+
+def check_sizes(sandbox: Sandbox, project: Project) -> None:
+    """A project whose limits were lowered meanwhile cannot have it back as large as it was. Raises Forbidden."""
+    have, may = sandbox.resources, project.limits
+    for name, value, limit in (
+        ("cpuCount", have.cpu_count, may.cpu_count),
+        ("memoryMB", have.memory_mb, may.memory_mb),
+        ("diskMB", have.disk_mb, may.disk_mb),
+    ):
+        if value > limit:
+            raise Forbidden(f"cannot resume sandbox {sandbox.id}: its {name} {value} is above the limit of {limit} now")
