@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from warren.contracts.engine import Placement, SandboxSpec
-from warren.engine.oci.process import ProcessId, is_over
+from warren.engine.oci.process import ProcessId, is_over, kill
 from warren.engine.oci.record import Record
 from warren.engine.oci.slot import Slot
 from warren.model.policy import EgressPolicy
@@ -51,6 +51,11 @@ class Box:
             return False
         asyncio.get_running_loop().add_reader(self.pidfd, self._ended)
         return True
+
+    def kill(self) -> None:
+        """At once and whatever state it is in: a runtime would ask it first, and wait for one that is stopped."""
+        if self.pidfd is not None:
+            kill(self.pidfd)
 
     def unwatch(self) -> None:
         if self.pidfd is not None:

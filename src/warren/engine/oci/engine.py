@@ -208,6 +208,7 @@ class OciEngine:
 
     def _delete(self, box: Box) -> None:
         runtime = self._runtimes[box.record.runtime]
+        box.kill()
         release_frozen(self._cgroups, box.id)
         try:
             runtime.delete(box.id, box.folder)

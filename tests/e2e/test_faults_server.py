@@ -1,0 +1,141 @@
+"""What the server makes of a machine that is restarted, a disk that is full, and a stop."""
+
+import errno
+import json
+import os
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from e2b import Sandbox, SandboxException, SandboxQuery
+
+from tests.e2e.cleanliness import nothing_left
+from tests.e2e.local_server import LocalServer
+from tests.e2e.reboot import reboot
+from tests.e2e.test_faults_guest import messages
+from tests.e2e.waiting import until
+from warren.settings import load
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
+BOTH = [{"X-Warren-Runtime": "crun"}, {"X-Warren-Runtime": "runsc"}]
+FOLDER_MB = 160
+
+
+def listed(server: LocalServer, **query: str) -> list[str]:
+    wanted = SandboxQuery(metadata=query) if query else None
+    return [info.sandbox_id for info in Sandbox.list(query=wanted, **server.options).next_items()]
+
+
+def kill_all(server: LocalServer) -> None:
+    for sandbox_id in listed(server):
+        Sandbox.kill(sandbox_id, **server.options)
+
+
+def test_after_a_restart_of_the_machine_what_ran_has_ended_for_that_reason(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path, pool_slots=2)
+    with nothing_left(server), server:
+        lost = [Sandbox.create(timeout=600, api_headers=on, **server.options) for on in BOTH]
+        reboot(server)
+        server.start()
+        assert listed(server) == []
+        for sandbox in lost:
+            assert "sandbox ended: machine_restarted" in messages(server, sandbox.sandbox_id)
+        for on in BOTH:
+            with Sandbox.create(timeout=600, api_headers=on, **server.options) as fresh:
+                assert fresh.commands.run("echo new").stdout == "new\n"
+
+
+def test_a_stop_answers_what_is_under_way_and_leaves_the_sandboxes(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path, pool_slots=2, runtime="crun")
+    answered: list[str] = []
+
+    def create() -> None:
+        with suppress(Exception):
+            sandbox = Sandbox.create(timeout=600, retries=0, metadata={"mark": "drained"}, **server.options)
+            answered.append(sandbox.sandbox_id)
+
+    with nothing_left(server), server:
+        first = Sandbox.create(timeout=600, **server.options)
+        clients = [threading.Thread(target=create) for _ in range(4)]
+        for client in clients:
+            client.start()
+        places = Path("/run/warren", server.bridge, "sandboxes")
+        until(lambda: len(list(places.iterdir())) > 1, 30, "the first of them is being made")
+        server.stop()
+        for client in clients:
+            client.join(60)
+        server.start()
+        assert first.commands.run("echo on").stdout == "on\n"
+        there = listed(server, mark="drained")
+        assert answered, "what was under way was answered"
+        assert set(answered) <= set(there), "and what was answered is there"
+        for sandbox_id in there:
+            assert Sandbox.connect(sandbox_id, **server.options).commands.run("echo whole").stdout == "whole\n"
+        kill_all(server)
+
+
+@contextmanager
+def on_a_disk_of_its_own(server: LocalServer, size_mb: int) -> Iterator[None]:
+    """The state folder on a small file system, but for the templates, which are large and never written."""
+    templates = server.folder / "templates"
+    for image in load(server.settings | dict(os.environ)).cache_dir.glob("templates/*/template.json"):
+        digest = json.loads(image.read_bytes())["digest"].removeprefix("sha256:")
+        (templates / digest).mkdir(parents=True)
+        os.link(image.with_name("rootfs.erofs"), templates / digest / "rootfs.erofs")
+    server.state.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "small", str(server.state)], check=True)
+    (server.state / "templates").mkdir()
+    subprocess.run(["mount", "--bind", str(templates), str(server.state / "templates")], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(server.state / "templates")], check=True)
+        subprocess.run(["umount", "--lazy", str(server.state)], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+
+
+def test_a_full_disk_is_told_in_words_loses_nothing_and_passes(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path, pool_slots=2, runtime="crun")
+    with on_a_disk_of_its_own(server, FOLDER_MB):
+        with nothing_left(server), server:
+            kept, spare = (Sandbox.create(timeout=600, **server.options) for _ in range(2))
+            deep = Sandbox.create(timeout=600, api_headers=BOTH[1], **server.options)
+            fill(server.state / "filler")
+            with pytest.raises(SandboxException, match=r"(507|503).*cannot"):
+                Sandbox.create(timeout=600, **server.options)
+            for sandbox in (kept, deep):
+                assert sandbox.commands.run("echo on").stdout == "on\n"
+            assert spare.kill() is True
+            fill(server.state / "more")
+            (server.state / "filler").unlink()
+            (server.state / "more").unlink()
+            until(lambda: _creates(server), 60, "with room again, sandboxes start again")
+            assert set(listed(server)) == {kept.sandbox_id, deep.sandbox_id}
+            server.kill()
+            server.start()
+            assert set(listed(server)) == {kept.sandbox_id, deep.sandbox_id}
+            kill_all(server)
+        with sqlite3.connect(server.state / "warren.db") as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        database.close()
+
+
+def _creates(server: LocalServer) -> bool:
+    try:
+        Sandbox.create(timeout=600, **server.options).kill()
+    except SandboxException:
+        return False
+    return True
