@@ -4,7 +4,7 @@ GO = $(CURDIR)/scripts/go
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test attack check format fuzz bench bench-compare lock clean
+.PHONY: help setup demo serve test attack check format fuzz bench bench-compare chaos lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,9 @@ bench: setup ## print the numbers that SPEC.md promises
 
 bench-compare: setup ## the same measures on the commit before (COMMIT=) and on this checkout, side by side
 	@$(BIN)/python -m bench.compare $(COMMIT)
+
+chaos: setup ## kill the server at every step, then 2,000 rounds while everything dies at random (CHAOS_ROUNDS=)
+	@$(BIN)/python -m tests.chaos
 
 lock: ## requirements.lock from pyproject.toml and requirements.in
 	scripts/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \

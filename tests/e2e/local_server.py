@@ -14,6 +14,8 @@ from typing import Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from warren.engine.oci.process import ProcessId, kill
+
 START_DEADLINE_S = 60.0
 """Seconds from exec to the first /health answer; on a busy two-core machine the first start makes certificates."""
 STOP_DEADLINE_S = 60.0
@@ -69,6 +71,14 @@ class LocalServer:
         return self.settings["WARREN_BRIDGE"]
 
     @property
+    def serving(self) -> list[str]:
+        return [str(self.command), "serve"]
+
+    @property
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -103,7 +113,7 @@ class LocalServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self.command), "serve"],
+                self.serving,
                 env={**_outer_environment(), **self.settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -140,6 +150,15 @@ class LocalServer:
         """What the engine remembers of a running sandbox, its process among it."""
         path = Path("/run/warren") / self.bridge / "sandboxes" / sandbox_id / "placement.json"
         return json.loads(path.read_text())
+
+    def end_process_of(self, sandbox_id: str) -> None:
+        """Let a running sandbox die: its sentry, or its init under crun."""
+        record = self.placement(sandbox_id)
+        process = ProcessId(int(str(record["pid"])), int(str(record["started"])))
+        pidfd = process.open()
+        if pidfd is not None:
+            kill(pidfd)
+            os.close(pidfd)
 
     def tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""

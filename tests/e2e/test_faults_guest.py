@@ -100,6 +100,7 @@ def silenced(server: LocalServer, babel: Babel) -> Iterator[Callable[[str], Sile
         each.sandbox.kill()
 
 
+@pytest.mark.threat("E3")
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_guest_is_marked_and_cut_off(
     server: LocalServer, silenced: Callable[[str], Silenced], case: str
@@ -129,6 +130,7 @@ def test_a_guest_that_goes_on_is_heard_again(
     os.kill(one.pid, signal.SIGSTOP)
 
 
+@pytest.mark.threat("E3")
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_guest_can_be_killed(server: LocalServer, silenced: Callable[[str], Silenced], case: str) -> None:
     one = silenced(case)
@@ -137,6 +139,7 @@ def test_a_stopped_guest_can_be_killed(server: LocalServer, silenced: Callable[[
     assert one.sandbox.sandbox_id not in listed
 
 
+@pytest.mark.threat("E3")
 @pytest.mark.parametrize("way", WAYS[1:])
 def test_a_guest_that_talks_nonsense_is_as_good_as_none(babel: Babel, way: str) -> None:
     sandbox_id = babel.boxes[way].sandbox_id
@@ -144,6 +147,7 @@ def test_a_guest_that_talks_nonsense_is_as_good_as_none(babel: Babel, way: str) 
     assert health_of(babel.server, babel.boxes["none"].sandbox_id) == "ok"
 
 
+@pytest.mark.threat("E7")
 def test_a_server_that_is_told_so_takes_its_sandboxes_along(babel: Babel) -> None:
     server, boxes = babel.server, babel.boxes
     assert boxes["never"].kill() is True

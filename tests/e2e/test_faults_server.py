@@ -35,6 +35,7 @@ def kill_all(server: LocalServer) -> None:
         Sandbox.kill(sandbox_id, **server.options)
 
 
+@pytest.mark.threat("E6")
 def test_after_a_restart_of_the_machine_what_ran_has_ended_for_that_reason(tmp_path: Path) -> None:
     server = LocalServer(tmp_path, pool_slots=2)
     with nothing_left(server), server:
@@ -49,6 +50,7 @@ def test_after_a_restart_of_the_machine_what_ran_has_ended_for_that_reason(tmp_p
                 assert fresh.commands.run("echo new").stdout == "new\n"
 
 
+@pytest.mark.threat("E7")
 def test_a_stop_answers_what_is_under_way_and_leaves_the_sandboxes(tmp_path: Path) -> None:
     server = LocalServer(tmp_path, pool_slots=2, runtime="crun")
     answered: list[str] = []
@@ -107,6 +109,7 @@ def fill(path: Path) -> None:
                 assert error.errno == errno.ENOSPC
 
 
+@pytest.mark.threat("E5")
 def test_a_full_disk_is_told_in_words_loses_nothing_and_passes(tmp_path: Path) -> None:
     server = LocalServer(tmp_path, pool_slots=2, runtime="crun")
     with on_a_disk_of_its_own(server, FOLDER_MB):

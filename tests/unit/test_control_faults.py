@@ -10,6 +10,7 @@ from tests.unit.api_server import ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.control import clock as clock_module
 from warren.control import supervision
+from warren.control.identity import load_identity
 from warren.model.errors import EngineFailed, NoSpace
 from warren.model.sandbox import EndReason, State
 
@@ -66,6 +67,7 @@ async def test_kill_works_on_a_full_disk_for_the_sandbox_may_be_what_fills_it(
     assert (await server.client.get(f"/sandboxes/{sandbox}")).status_code == 200
 
 
+@pytest.mark.threat("E5")
 async def test_an_end_that_cannot_be_written_down_is_made_up_for(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,14 +93,14 @@ async def test_a_death_that_cannot_be_written_down_is_made_up_for(
 
 
 async def test_a_failed_start_that_cannot_be_written_down_is_made_up_for(
-    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(server.store, "mark_running", _full)
         broken.setattr(server.store, "mark_gone", _full)
         answer = await server.client.post("/v2/sandboxes", json={"templateID": "base"})
         assert answer.status_code == 507
-        (half,) = await server.store.live_sandboxes(server.control.server_id)
+        (half,) = await server.store.live_sandboxes(load_identity(tmp_path).id)
     await eventually(lambda: _has_ended(server, half.id, EndReason.FAILED_TO_START))
     assert await server.engine.list() == []
 
@@ -118,6 +120,7 @@ async def test_a_runtime_that_refuses_to_delete_is_asked_again_and_the_reason_st
     await eventually(lambda: _has_ended(server, sandbox, EndReason.EXPIRED))
 
 
+@pytest.mark.threat("E5")
 @pytest.mark.parametrize("hours", [-5, 5])
 async def test_a_clock_that_jumps_neither_loses_nor_forgets_a_deadline(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch, hours: int

@@ -123,11 +123,27 @@ ROWS = {
         "bad input: wrong types, odd Unicode, NUL, huge numbers, deep nesting, strange times",
         "a 4xx with a code, never a 500; also for requests made from the OpenAPI document",
     ),
-    "E1": Row("server killed", "adoption and clean-up after kill -9, also in the middle of a create"),
+    "E1": Row(
+        "server killed at any step of any operation",
+        "adoption and clean-up after kill -9: what was acknowledged is there, whole, and no more; `make chaos` tries "
+        "every call across a contract",
+    ),
     "E2": Row("runtime refuses, fails, hangs, is missing", "every call has a deadline and a way back"),
-    "E3": Row("guestd killed or stopped", "the death is seen, streams are cut, nothing is left"),
+    "E3": Row(
+        "guestd or the sentry killed or stopped, answers that are garbage, endless or never come",
+        "a death is seen at once; each guest is asked every 4 s, and one silent for 12 s is `unresponsive`: streams "
+        "cut, 502 with words, an entry in its log; `kill` works",
+    ),
     "E4": Row("two servers on one state folder or bridge", "locks; the second refuses to start"),
-    "E5": Row("disk full, database locked, clock jumps", "errors are mapped, deadlines survive jumps"),
+    "E5": Row(
+        "disk full, database locked, clock jumps by hours",
+        "507 or 503 in words, `kill` works, and what could not be written down is made up for; deadlines survive jumps",
+    ),
+    "E6": Row("machine restarted", "what ran has ended for that reason, new ones start"),
+    "E7": Row(
+        "told to stop in the middle of work",
+        "10 s to answer what is under way, the rest is undone; sandboxes go on, or end with `--stop-sandboxes-on-exit`",
+    ),
     "F1": Row(
         "change, remove, move or add a line of the audit log, or cut it off",
         "HMAC chain and signed checkpoint: `warren audit verify`",

@@ -1,0 +1,108 @@
+"""The ordinary server, in which every call across a contract is a place to crash at. `crashing_server.py PLAN`.
+
+As long as there is no file PLAN it is a server like any other. The file holds `record`, and then each call is noted in
+PLAN.trace; or `<before|after> <point> <number>`: the process kills itself around that call, counted from when the
+plan appeared.
+"""
+
+import asyncio
+import inspect
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from warren import wiring
+from warren.engine.oci import firewall
+from warren.engine.oci.crun import Crun
+from warren.engine.oci.record import Record
+from warren.engine.oci.runsc import Runsc
+from warren.settings import load
+
+RECORD = "record"
+BACKGROUND = frozenset(
+    {"engine.usage", "engine.death", "guest.logs", "guest.check", "store.add_metrics", "store.overdue"}
+    | {"store.prune_gone", "store.touch_key", "store.close", "guest.close"}
+)
+"""What goes on all the time, or changes nothing."""
+
+
+class Plan:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text = ""
+        self._counts: Counter[str] = Counter()
+
+    def passes(self, when: str, point: str) -> None:
+        if point in BACKGROUND:
+            return
+        text = self._path.read_text() if self._path.exists() else ""
+        if text != self._text:
+            self._text, self._counts = text, Counter()
+        if text == RECORD:
+            self._note(when, point)
+        elif text and text.split()[:2] == [when, point]:
+            self._counts[point] += 1
+            if self._counts[point] == int(text.split()[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _note(self, when: str, point: str) -> None:
+        if when == "before":
+            self._counts[point] += 1
+            with self._path.with_suffix(".trace").open("a") as trace:
+                trace.write(f"{point} {self._counts[point]}\n")
+
+
+class Spied:
+    """Passes everything on to `inner`, and tells the plan of each call."""
+
+    def __init__(self, inner: object, name: str, plan: Plan) -> None:
+        self._inner, self._name, self._plan = inner, name, plan
+
+    def __getattr__(self, attribute: str) -> Any:
+        value = getattr(self._inner, attribute)
+        return watched(value, f"{self._name}.{attribute}", self._plan) if inspect.ismethod(value) else value
+
+
+def watched(function: Callable[..., Any], point: str, plan: Plan) -> Callable[..., Any]:
+    async def awaited(result: Awaitable[Any]) -> Any:
+        outcome = await result
+        plan.passes("after", point)
+        return outcome
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        plan.passes("before", point)
+        result = function(*arguments, **named)
+        if inspect.isawaitable(result):
+            return awaited(result)
+        plan.passes("after", point)
+        return result
+
+    return call
+
+
+def install(plan: Plan) -> None:
+    """At the contracts, and inside the engine at what it does to the machine."""
+    for name, point in (("OciEngine", "engine"), ("GuestdClient", "guest"), ("SqlStore", "store")):
+        original = getattr(wiring, name)
+        replacement = lambda *given, original=original, point=point: Spied(original(*given), point, plan)  # noqa: E731
+        setattr(wiring, name, replacement)
+    steps = ((firewall, "apply", "rules"), (Record, "write", "record"), (Runsc, "start", "runtime"))
+    steps += ((Crun, "start", "runtime"), (Runsc, "delete", "runtime"), (Crun, "delete", "runtime"))
+    for owner, method, point in steps:
+        setattr(owner, method, watched(getattr(owner, method), f"{point}.{method}", plan))
+
+
+def main() -> None:
+    install(Plan(Path(sys.argv[1])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(wiring.serve(load(os.environ)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The server is killed in the middle of what it does; the next one finds what was acknowledged, whole, and no more.
+
+A few telling points of each operation; `make chaos` tries every one, on both runtimes.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.crash_points import CrashingServer, CrashPoint, crash
+from tests.chaos.operations import OPERATIONS
+from tests.e2e.cleanliness import nothing_left
+
+POINTS = (
+    ("create", CrashPoint("after", "engine.create")),
+    ("create", CrashPoint("after", "store.mark_running")),
+    ("kill", CrashPoint("after", "runtime.delete")),
+    ("expire", CrashPoint("after", "engine.destroy")),
+    ("set_timeout", CrashPoint("after", "store.set_deadline")),
+    ("set_network", CrashPoint("after", "engine.set_egress")),
+    ("adopt_the_dead", CrashPoint("after", "store.move")),
+)
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashingServer]:
+    if os.geteuid() != 0:
+        pytest.skip("sandboxes need root")
+    local = CrashingServer(tmp_path_factory.mktemp("crash"), pool_slots=2)
+    with nothing_left(local), local:
+        yield local
+
+
+@pytest.mark.threat("E1")
+@pytest.mark.parametrize(("name", "point"), POINTS, ids=[f"{name}, {point}" for name, point in POINTS])
+def test_a_crash_loses_and_leaves_nothing(crashing: CrashingServer, name: str, point: CrashPoint) -> None:
+    operation = next(each for each in OPERATIONS if each.name == name)
+    assert crash(crashing, operation, point, "crun"), "the point lies on the way of the operation"
