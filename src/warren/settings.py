@@ -27,6 +27,7 @@ class Settings:
     pool_slots: network slots prepared ahead. pool: spare sandboxes of built-in templates kept started, as
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
     kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
+    log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
     audit_required: refuse every change while the audit log cannot be written.
     stop_sandboxes_on_exit: a server that is told to stop ends its sandboxes first, instead of leaving them running.
     """
@@ -54,6 +55,8 @@ class Settings:
     max_slots: int = 1000
     log_level: str = "info"
     log_json: bool = False
+    log_file: str = ""
+    otlp_endpoint: str = ""
     audit_required: bool = True
     stop_sandboxes_on_exit: bool = False
 

@@ -59,6 +59,7 @@ from warren.model.pool import Budget, parse_floors
 from warren.model.server import Server
 from warren.settings import Settings
 from warren.store.sql import SqlStore
+from warren.telemetry import tracing
 from warren.telemetry.logs import configure
 from warren.telemetry.meters import Meters
 
@@ -228,13 +229,15 @@ async def serve(settings: Settings) -> None:
     Then requests under way get `limits.STOP_DRAIN_S`; what is not done by then is broken off, and undone at once or by
     the next server. Sandboxes go on, unless the settings say otherwise.
     """
-    configure(settings.log_level, settings.log_json)
+    configure(settings.log_level, settings.log_json, file=Path(settings.log_file) if settings.log_file else None)
     prepare_state(settings)
     engine, guest = OciEngine(settings), GuestdClient()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        if settings.otlp_endpoint:
+            stack.push_async_callback(asyncio.to_thread, tracing.configure(settings.otlp_endpoint))
         await engine.open()
         stack.push_async_callback(engine.close)
         store = await stack.enter_async_context(opened_store(settings))

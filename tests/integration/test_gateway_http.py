@@ -45,6 +45,7 @@ async def test_a_request_arrives_as_it_was_sent(rig: Rig) -> None:
         )
         head, _, body = (await raw.rest()).partition(b"\r\n\r\n")
     seen = json.loads(body)
+    assert len(seen["headers"].pop("x-request-id")) == 16, "the guest learns whose request it is"
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert (seen["method"], seen["target"], seen["body"]) == ("PATCH", "//a%2Fb/../c?x=%20+y&&z", b"abc".hex())
     assert seen["headers"] == {
@@ -259,6 +260,21 @@ async def test_a_private_port_wants_its_token_and_keeps_it_from_the_service(rig:
         (Kind.TRAFFIC_REFUSED, f"{what}_traffic_access_token", "sandbox:abc") for what in ("missing", "invalid")
     ]
     assert "wrong" not in repr(rig.audit.events)
+
+
+async def test_the_guest_gets_a_plain_request_id_and_a_service_only_the_client_s_own(rig: Rig) -> None:
+    address = rig.routes.add("abc").address
+    for port in (8000, GUEST_PORT):
+        await rig.app(address, mirror, port)
+    for port, given, seen in (
+        (GUEST_PORT, "mine", "mine"),
+        (GUEST_PORT, "not plain", None),
+        (8000, "not plain", "not plain"),
+        (8000, None, None),
+    ):
+        headers = to("abc", port, **({"X-Request-Id": given} if given else {}))
+        got = (await rig.client.get(rig.url, headers=headers)).json()["headers"].get("x-request-id")
+        assert got == seen or (port == GUEST_PORT and seen is None and len(got) == 16), (port, given)
 
 
 @pytest.mark.parametrize("path", ["/init", "//init", "/x/%2e%2e/init", "/%69nit", "/warren/tunnel?port=1", "/FREEZE;a"])

@@ -55,6 +55,9 @@ func (j *Journal) Warn(logger, message string, fields map[string]string) {
 func (j *Journal) add(level, logger, message string, fields map[string]string) {
 	entry := Entry{Level: level, Logger: logger, Message: Cut(message, MaxMessageBytes), Fields: map[string]string{}}
 	for name, value := range fields {
+		if value == "" {
+			continue // nothing to say
+		}
 		entry.Fields[name] = Cut(value, MaxMessageBytes)
 	}
 	j.mu.Lock()

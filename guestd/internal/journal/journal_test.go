@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,21 @@ func TestEntriesComeInOrderAndInPages(t *testing.T) {
 	}
 	if none := j.After(3, 10); none.Entries == nil || len(none.Entries) != 0 {
 		t.Errorf("got %+v, want an empty list", none)
+	}
+}
+
+func TestARequestIsNamedOnlyInPlainWords(t *testing.T) {
+	for given, want := range map[string]string{
+		"abc-1.2_X":             "abc-1.2_X",
+		"":                      "",
+		"a b":                   "",
+		"a\nb":                  "",
+		strings.Repeat("a", 65): "",
+		"é":                     "",
+	} {
+		if got := Request(http.Header{"X-Request-Id": {given}}); got != want {
+			t.Errorf("%q: got %q, want %q", given, got, want)
+		}
 	}
 }
 

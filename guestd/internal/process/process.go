@@ -40,6 +40,7 @@ type process struct {
 	child   *reap.Child // nil for a command that could not be run
 	fault   *cannotRun  // set for such a one
 	master  *os.File    // nil without a terminal
+	request string      // id of the request that started it
 	sources []source
 
 	signalOnce sync.Once

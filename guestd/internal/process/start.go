@@ -60,6 +60,7 @@ func (s *Service) start(
 		s.registry.free()
 		return nil, nil, err
 	}
+	p.request = journal.Request(request.Header())
 	sub, _ := p.output.subscribe(0)
 	s.registry.add(p)
 	s.noteStart(p, user)
@@ -123,6 +124,7 @@ func (s *Service) noteStart(p *process, user account.User) {
 		"command": journal.Cut(strings.ToValidUTF8(line, "?"), journalCommandBytes),
 		"pid":     strconv.Itoa(int(p.pid)),
 		"user":    user.Name,
+		"request": p.request,
 	})
 }
 
@@ -132,6 +134,7 @@ func (s *Service) noteEnd(p *process, end *processpb.ProcessEvent_EndEvent, took
 		"exit_code":   strconv.Itoa(int(end.GetExitCode())),
 		"status":      end.GetStatus(),
 		"duration_ms": strconv.FormatInt(took.Milliseconds(), 10),
+		"request":     p.request,
 	}
 	if p.fault != nil {
 		maps.Copy(fields, map[string]string{"reason": strings.TrimSpace(p.fault.reason)})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"warren.dev/guestd/internal/identity"
+	"warren.dev/guestd/internal/journal"
 	"warren.dev/guestd/internal/state"
 )
 
@@ -52,7 +53,7 @@ func (s *server) init(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if told.Timestamp == nil || !told.Timestamp.Before(before.AppliedAt) {
-		if err := s.apply(told, before); err != nil {
+		if err := s.apply(told, before, journal.Request(r.Header)); err != nil {
 			s.Journal.Warn("init", err.Error(), nil)
 			refuse(w, http.StatusInternalServerError, err.Error())
 			return
@@ -95,7 +96,7 @@ func (i instructions) identity() identity.Identity {
 }
 
 // apply writes the files first: what fails there has changed nothing that others rely on.
-func (s *server) apply(told instructions, before state.Settings) error {
+func (s *server) apply(told instructions, before state.Settings, request string) error {
 	if err := s.Identity.Apply(told.identity()); err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (s *server) apply(told instructions, before state.Settings) error {
 	})
 	set := s.State.Snapshot()
 	s.Journal.Info("init", "settings applied", map[string]string{
-		"sandbox_id": set.SandboxID, "template_id": set.TemplateID, "default_user": set.DefaultUser,
+		"sandbox_id": set.SandboxID, "template_id": set.TemplateID, "default_user": set.DefaultUser, "request": request,
 	})
 	return nil
 }

@@ -14,8 +14,10 @@ from warren.api.audit_trail import AuditTrail
 from warren.api.body_limit import BodyLimit
 from warren.api.context import Context
 from warren.api.request_meter import RequestMeter
+from warren.api.request_scope import RequestScope
 from warren.api.routes import ROUTES, Access, Route
 from warren.api.schemas import ErrorOut
+from warren.telemetry import request_id
 
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorOut} for status in ("4XX", "5XX")}
 _DOCUMENTED_KEY = Security(APIKeyHeader(name="X-API-KEY", auto_error=False))
@@ -44,10 +46,11 @@ def create_app(context: Context) -> FastAPI:
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-next-token", "X-Total-Running"],
+        expose_headers=["x-next-token", "X-Total-Running", request_id.HEADER],
     )
-    app.add_middleware(AuditTrail, audit=context.audit)
-    app.add_middleware(RequestMeter, meters=context.meters)  # last, so outermost: it sees what the others answer
+    app.add_middleware(AuditTrail, audit=context.audit, meters=context.meters)
+    app.add_middleware(RequestMeter, meters=context.meters)
+    app.add_middleware(RequestScope)  # last, so outermost: all that the others do is done in it
     return app
 
 

@@ -9,6 +9,7 @@ from warren.api.trail import trail_of
 from warren.contracts.audit import Audit
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import AuditUnavailable
+from warren.telemetry.meters import Meters
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -37,8 +38,8 @@ KINDS: Mapping[tuple[str, str], Kind] = {
 
 
 class AuditTrail:
-    def __init__(self, app: ASGIApp, audit: Audit) -> None:
-        self._app, self._audit = app, audit
+    def __init__(self, app: ASGIApp, audit: Audit, meters: Meters) -> None:
+        self._app, self._audit, self._meters = app, audit, meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,9 +74,13 @@ class AuditTrail:
         elif changes and scope.get("route") is not None:  # without a route there was nothing to change
             event = _event(scope, trail, status)
             if event.outcome is Outcome.REFUSED:
-                self._audit.sample(event)
+                self._refused(event)
             else:
                 await self._audit.record(event)
+
+    def _refused(self, event: Event) -> None:
+        self._meters.refusals.labels(event.kind.value).inc()
+        self._audit.sample(event)
 
 
 def _ends_sandbox(scope: Scope) -> bool:

@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from warren.contracts.clock import Clock
 from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import AuditUnavailable
+from warren.telemetry import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +101,7 @@ class AuditLog:
         if len(self._queue) >= limits.AUDIT_QUEUE:
             self._lost += 1
             return False
+        event = event if event.request else replace(event, request=request_id.current())
         self._queue.append(_Entry(self._clock.now(), event, written))
         self._wake.set()
         return True

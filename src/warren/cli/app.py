@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from warren import __version__
-from warren.cli import about, audit, keys, pools, sandbox_logs, sandbox_run, sandboxes, templates
+from warren.cli import about, audit, keys, pools, sandbox_logs, sandbox_run, sandboxes, server_log, templates, top
 from warren.cli.machine import Machine
 from warren.model.errors import BadRequest, WarrenError
 
@@ -40,6 +40,8 @@ def serve(machine: Machine, stop_sandboxes_on_exit: bool) -> None:
 for command in (
     about.doctor,
     audit.audit,
+    server_log.logs,
+    top.top,
     keys.key,
     sandboxes.sandbox,
     templates.template,

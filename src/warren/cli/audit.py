@@ -62,13 +62,19 @@ def verify(machine: Machine, folder: Path | None, head: Head | None, as_json: bo
 
 @audit.command("list")
 @_folder_option
-@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), multiple=True, help="Only these; repeatable.")
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in Kind]),
+    metavar="KIND",
+    multiple=True,
+    help="Only these, for example sandbox.create; repeatable.",
+)
 @click.option("--outcome", type=click.Choice([outcome.value for outcome in Outcome]), help="Only this outcome.")
 @click.option("--subject", metavar="NOUN:ID", help="Only about this, for example sandbox:ID.")
 @click.option("--project", metavar="ID", help="Only of this project.")
 @click.option("--key", metavar="ID", help="Only by this key.")
 @click.option("--request", metavar="ID", help="Only of this request.")
-@click.option("--since", type=click.DateTime(), help="Not before this time, in UTC.")
+@click.option("--since", type=click.DateTime(), metavar="TIME", help="Not before this time, in UTC.")
 @click.option("--limit", type=click.IntRange(1), default=LISTED, show_default=True, help="The last so many.")
 @json_option
 @click.pass_obj

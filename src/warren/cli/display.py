@@ -79,7 +79,11 @@ def left(stamp: str | None, now: datetime) -> str:
     parsed = _parsed(stamp)
     if parsed is None:
         return NOTHING
-    minutes, seconds = divmod(max(0, int((parsed - now).total_seconds())), 60)
+    return span(max(0, int((parsed - now).total_seconds())))
+
+
+def span(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -36,6 +37,7 @@ from warren.model.project import Project
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
+from warren.telemetry import steps
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -118,10 +120,14 @@ class Starting:
         Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, EngineFailed. Goes on
         to its end when the caller goes away: a retry with the same Idempotency-Key then finds the sandbox.
         """
-        since = time.perf_counter()
-        with self._failure_counted(self._runtime(request)):
-            plan = await self._admitted(project, request)
-        return await self._work.finish(self._measured(plan, since), f"start {plan.sandbox.id}")
+        since, runtime = time.perf_counter(), self._runtime(request)
+        with steps.listening(partial(self._step_done, runtime)):
+            with self._failure_counted(runtime), steps.step("admit"):
+                plan = await self._admitted(project, request)
+            return await self._work.finish(self._measured(plan, since), f"start {plan.sandbox.id}")
+
+    def _step_done(self, runtime: str, name: str, seconds: float) -> None:
+        self._meters.create_step_seconds.labels(self._known(runtime), name).observe(seconds)
 
     async def _admitted(self, project: Project, request: StartRequest) -> Plan:
         kind = self._kind(project, request)
@@ -198,10 +204,12 @@ class Starting:
             yield
         except Exception as error:
             code = error.code if isinstance(error, WarrenError) else WarrenError.code
-            # A runtime that we do not have is a word of the caller's: it must not become a label.
-            known = runtime if runtime in self._engine.runtimes else "unknown"
-            self._meters.creates.labels(known, code).inc()
+            self._meters.creates.labels(self._known(runtime), code).inc()
             raise
+
+    def _known(self, runtime: str) -> str:
+        """A runtime that we do not have is a word of the caller's: it must not become a label."""
+        return runtime if runtime in self._engine.runtimes else "unknown"
 
     async def _bring_up(self, plan: Plan) -> Sandbox:
         sandbox = plan.sandbox
@@ -210,7 +218,8 @@ class Starting:
                 placement = await self._claimed(plan) or await self._started(plan)
                 now = self._clock.now()
                 ends = now + timedelta(seconds=plan.request.timeout_s)
-                running = await self._store.mark_running(sandbox.id, now, ends)
+                with steps.step("store"):
+                    running = await self._store.mark_running(sandbox.id, now, ends)
         except (TimeoutError, Timeout) as error:
             await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
             raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {error}") from error
@@ -256,7 +265,8 @@ class Starting:
     async def _place(self, plan: Plan) -> Placement:
         self._waiting += 1
         try:
-            await self._places.acquire()
+            with steps.step("wait"):
+                await self._places.acquire()
         finally:
             self._waiting -= 1
         try:

@@ -6,6 +6,7 @@ for none of it and leaves none behind.
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,22 +34,28 @@ class Work:
         await self._group.__aexit__(kind, error, trace)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T | None]:
-        """Run in the background. A failure is logged and does not take the server down."""
-        task = self._group.create_task(_logged(coroutine, name), name=name)
+        """Run in the background, for no request. A failure is logged and does not take the server down."""
+        return self._start(coroutine, name, Context())
+
+    def _start(self, coroutine: Coroutine[Any, Any, T], name: str, context: Context) -> asyncio.Task[T | None]:
+        task = self._group.create_task(_logged(coroutine, name), name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before its first step
         return task
 
     def begin(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Future[T]:
-        """Run in the background and hand out the outcome, which any number of callers may await, shielded."""
+        """Run in the background and hand out the outcome, which any number of callers may await, shielded.
+
+        It is part of the request that began it: its log lines carry that one's id.
+        """
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def settle(_: object) -> None:
             coroutine.close()
             outcome.cancel()  # does nothing to one that is done
 
-        self.spawn(_deliver(coroutine, outcome), name).add_done_callback(settle)
+        self._start(_deliver(coroutine, outcome), name, copy_context()).add_done_callback(settle)
         return outcome
 
     async def finish(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:

@@ -1,8 +1,8 @@
 """Heads of HTTP messages as values: what goes on to the other side, and in which frame. Pure, bytes in and out."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -59,6 +59,8 @@ class Forwarding:
     client_host: str
     client_address: str
     scheme: str
+    own: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers that take the place of the client's, if it sent any of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def request_head(
     """`connection` is the value of our own Connection header: keep-alive, close or Upgrade."""
     lines = [b"%b %b HTTP/1.1" % (line.method.encode(), line.path.encode("utf-8", "surrogateescape"))]
     lines.append(b"Host: " + about.host.encode())
-    lines.extend(_passed(headers, HOP_BY_HOP | GATEWAY_OWN | {b"content-length"}))
+    own = {name.lower().encode(): value.encode() for name, value in about.own.items()}
+    lines.extend(_passed(headers, HOP_BY_HOP | GATEWAY_OWN | {b"content-length", *own}))
+    lines.extend(name + b": " + value for name, value in own.items())
     lines.append(b"X-Forwarded-For: " + about.client_address.encode())
     lines.append(b"X-Forwarded-Host: " + about.client_host.encode())
     lines.append(b"X-Forwarded-Proto: " + about.scheme.encode())

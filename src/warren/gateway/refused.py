@@ -3,14 +3,16 @@
 from warren.contracts.audit import Audit
 from warren.gateway.pages import Refusal
 from warren.model.audit import Event, Kind, Outcome
+from warren.telemetry.meters import Meters
 
 _WITHOUT_RIGHT = frozenset({401, 403})
 
 
-def note_refusal(audit: Audit, refusal: Refusal, address: str | None) -> None:
+def note_refusal(audit: Audit, meters: Meters, refusal: Refusal, address: str | None) -> None:
     """A sandbox that is named here exists: without one the answer was another."""
     if refusal.status not in _WITHOUT_RIGHT:
         return
+    meters.refusals.labels(Kind.TRAFFIC_REFUSED.value).inc()
     audit.sample(
         Event(
             Kind.TRAFFIC_REFUSED,

@@ -24,6 +24,7 @@ from warren.gateway.resolve import SandboxTarget
 from warren.gateway.tally import Tally
 from warren.gateway.waking import wake
 from warren.model import limits
+from warren.telemetry import request_id, tracing
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Gateway:
         self._tls = tls
         self._domain = domain.lower()
         self._links = Links(api_port)
-        self._audit = audit
+        self._audit, self._meters = audit, meters
         self._tally = Tally(meters, self._links)
         self._clients: ClientServer | None = None
         self._listeners: list[asyncio.Server] = []
@@ -118,7 +119,7 @@ class Gateway:
         self._tally.ended(relay, outcome)
         if not isinstance(outcome, Refusal):
             return outcome
-        note_refusal(self._audit, outcome, request.remote)
+        note_refusal(self._audit, self._meters, outcome, request.remote)
         if relay.is_answered or relay.is_cut:
             relay.cut()
             return Sent(keep_alive=False)
@@ -161,10 +162,16 @@ class Gateway:
         relay.kind = tally.kind_of(request, link)
         if not link.enter(relay):
             return pages.too_many(link.key)
+        # Towards our own parts only: what a user's service gets is the client's business.
+        is_ours = link.control_token is None or port == GUEST_PORT
+        own = {request_id.HEADER: request_id.accepted(request.headers.get(request_id.HEADER))} if is_ours else {}
         scheme = "https" if relay.client.get_extra_info("sslcontext") else "http"
-        forwarding = Forwarding(passed_host, host, request.remote or "", scheme)
         try:
-            return await relay_http(Exchange(request, path, link, port, forwarding, relay))
+            with tracing.span(f"relay {relay.kind}", request.headers.get(tracing.PARENT), **own):
+                if is_ours and (parent := tracing.traceparent()) is not None:
+                    own[tracing.PARENT] = parent
+                forwarding = Forwarding(passed_host, host, request.remote or "", scheme, own)
+                return await relay_http(Exchange(request, path, link, port, forwarding, relay))
         except (PortClosed, BadUpstream) as error:
             return self._refusal(link, port, closed=isinstance(error, PortClosed))
         finally:

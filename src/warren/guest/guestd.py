@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from warren.contracts.guest import GuestIdentity, GuestLogs
 from warren.model import limits
 from warren.model.errors import Timeout, Unavailable
 from warren.model.observation import Level, LogEntry
+from warren.telemetry import request_id, steps
 
 _CONNECT_ATTEMPT_S = 0.05
 """While a sandbox boots, packets to it vanish; a short attempt, repeated, finds it sooner than TCP's own 1 s retry."""
@@ -30,11 +32,16 @@ class GuestdClient:
         body = json.dumps(_init_body(identity)).encode()
         authority = identity.authority or identity.control_token
         headers = {"Content-Type": "application/json", "X-Warren-Control": authority}
+        headers |= {request_id.HEADER: name} if (name := request_id.current()) else {}
+        since = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s):
                 while True:
+                    last = time.perf_counter()
                     try:
                         await self._call("POST", f"{_base(address)}/init", headers, body)
+                        steps.took("guest", since, last)
+                        steps.took("init", last, time.perf_counter())
                         return
                     except (aiohttp.ClientConnectionError, TimeoutError, OSError):
                         await asyncio.sleep(_RETRY_PAUSE_S)

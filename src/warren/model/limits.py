@@ -242,3 +242,17 @@ AUDIT_DETAILS_MAX = 16
 """Details of one record."""
 AUDIT_TORN_MAX = 200
 """Characters of a torn line that its repair keeps, as they are after escaping."""
+
+# --- traces ------------------------------------------------------------------------------------------------
+TRACE_QUEUE = 2048
+"""Spans waiting to be sent; what comes beyond is dropped, never waited for."""
+TRACE_EXPORT_PERIOD_S = 2
+"""Seconds between two deliveries of spans."""
+TRACE_EXPORT_DEADLINE_S = 5.0
+"""Seconds for one delivery, tries included."""
+
+# --- the server's log --------------------------------------------------------------------------------------
+LOG_FILE_BYTES = 16 * 1024 * 1024
+"""Bytes after which the log file is put aside and a new one begins."""
+LOG_FILES_KEPT = 5
+"""Older log files kept beside it."""

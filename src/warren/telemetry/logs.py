@@ -2,11 +2,14 @@
 
 import logging
 import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from warren.model import limits
 from warren.model.errors import BadRequest
 from warren.telemetry.redaction import HIDDEN, clean, clean_text, names_secret, printable
 
@@ -19,8 +22,11 @@ _TRACEBACK = "exception"
 """The only value that may have several lines."""
 
 
-def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
-    """Send our own logs and those of libraries the same way. Raises BadRequest for an unknown level."""
+def configure(level: str, json: bool, stream: TextIO | None = None, file: Path | None = None) -> None:
+    """Send our own logs and those of libraries the same way, and to `file` as JSON, which is rotated.
+
+    Raises BadRequest for an unknown level, and for a file that cannot be written.
+    """
     if level.lower() not in LEVELS:
         raise BadRequest(f"cannot use the log level {level!r}: choose one of {', '.join(LEVELS)}")
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -45,18 +51,32 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(json, out)],
-        )
-    )
+    handlers: list[logging.Handler] = [logging.StreamHandler(out)]
+    handlers[0].setFormatter(_formatter(shared, _renderers(json, out)))
+    if file is not None:
+        handlers.append(_file_handler(file))
+        handlers[1].setFormatter(_formatter(shared, [structlog.processors.JSONRenderer()]))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = handlers
     root.setLevel(number)
     for name, floor in _TALKATIVE.items():
         logging.getLogger(name).setLevel(max(number, floor))
+
+
+def _formatter(shared: list[Processor], renderers: list[Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+    )
+
+
+def _file_handler(file: Path) -> logging.Handler:
+    """For the owner alone: a log names sandboxes and addresses of all projects."""
+    try:
+        file.touch(mode=0o600)
+        return RotatingFileHandler(file, maxBytes=limits.LOG_FILE_BYTES, backupCount=limits.LOG_FILES_KEPT)
+    except OSError as error:
+        raise BadRequest(f"cannot write the log to {file}: {error.strerror}; set WARREN_LOG_FILE") from error
 
 
 def without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 _START_BUCKETS_S = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds around what SPEC.md promises for a create."""
+_STEP_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
@@ -27,6 +28,13 @@ class Meters:
             buckets=_START_BUCKETS_S,
             registry=registry,
         )
+        self.create_step_seconds = Histogram(
+            "warren_create_step_seconds",
+            "The steps of a create: admit, wait, slot, rules, layer, mounts, runtime, guest, init, store",
+            ["runtime", "step"],
+            buckets=_STEP_BUCKETS_S,
+            registry=registry,
+        )
         self.ends = Counter("warren_ends", "Sandboxes that are gone, by reason", ["reason"], registry=registry)
         self.running = Gauge("warren_sandboxes_running", "Sandboxes running now", ["runtime"], registry=registry)
         self.pool_ready = Gauge(
@@ -40,6 +48,12 @@ class Meters:
         )
         self.unresponsive = Gauge(
             "warren_sandboxes_unresponsive", "Sandboxes running now whose guest does not answer", registry=registry
+        )
+        self.refusals = Counter(
+            "warren_refusals",
+            "Requests refused for want of a right (auth.refused, traffic.refused), and changes that were refused",
+            ["kind"],
+            registry=registry,
         )
         self.api_requests = Counter(
             "warren_api_requests", "REST requests", ["method", "route", "status"], registry=registry

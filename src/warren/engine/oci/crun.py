@@ -30,6 +30,7 @@ from warren.engine.oci.uids import UidRanges
 from warren.engine.oci.userns import UserNamespaces
 from warren.model import limits
 from warren.model.errors import EngineFailed
+from warren.telemetry.steps import step
 
 START_DEADLINE_S = 20.0
 """Seconds for `crun run`; normally 0.02."""
@@ -59,11 +60,13 @@ class Crun:
         # crun looks the root up as the sandbox's root user, who is nobody on the host: it may pass, not look around.
         folder.chmod(0o711)
         file = layer.path_of(self._places.layers, spec.id)
-        if saved is None:
-            self._blanks.copy(spec.resources.disk_mb, file)
-        else:
-            layer.copy(saved.part / layer.SAVED, file)
-        layers = Layers(self._images.device(spec.image.path), file, self._namespaces.of(slot), self._uids.base(slot))
+        with step("layer"):
+            if saved is None:
+                self._blanks.copy(spec.resources.disk_mb, file)
+            else:
+                layer.copy(saved.part / layer.SAVED, file)
+            image, namespace = self._images.device(spec.image.path), self._namespaces.of(slot)
+        layers = Layers(image, file, namespace, self._uids.base(slot))
         paths = Paths(
             root=folder / "root",
             guest_dir=folder / "guest",
@@ -90,9 +93,10 @@ class Crun:
 
     def _run(self, spec: SandboxSpec, layers: Layers, folder: Path) -> None:
         try:
-            enter_private_mounts(hide_hybrid_cgroup=self._cgroups.is_hybrid)
-            mount_root(layers, folder)
-            show(self._guest_dir, folder / "guest")
+            with step("mounts"):
+                enter_private_mounts(hide_hybrid_cgroup=self._cgroups.is_hybrid)
+                mount_root(layers, folder)
+                show(self._guest_dir, folder / "guest")
         except OSError as error:
             raise EngineFailed(f"cannot mount the root of sandbox {spec.id}: {error.strerror}") from error
         if not self._cgroups.is_v2:

@@ -35,6 +35,7 @@ from warren.model.policy import EgressPolicy
 from warren.model.sandbox import SANDBOX_ID
 from warren.model.snapshot import SnapshotKind
 from warren.settings import Settings
+from warren.telemetry.steps import step
 
 RUNTIME_NAMES = ("runsc", "crun")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -145,7 +146,8 @@ class OciEngine:
             raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
         if not SANDBOX_ID.fullmatch(spec.id):
             raise BadRequest(f"cannot use {spec.id!r} as a sandbox id: it names files, cgroups and processes")
-        slot = await self._pool.take()
+        with step("slot"):
+            slot = await self._pool.take()
         if spec.id in self._boxes:  # by a create that ran beside this one
             self._pool.give_back(slot)
             raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
@@ -181,7 +183,8 @@ class OciEngine:
         box.folder.mkdir(mode=0o700)
         box.record.write(box.folder)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, EgressPolicy(), box.egress)
-        firewall.apply(f"set the egress rules of sandbox {spec.id}", change)
+        with step("rules"):
+            firewall.apply(f"set the egress rules of sandbox {spec.id}", change)
         with self._keeping.opened(spec) as saved:
             pid = runtime.start(spec, box.slot, box.folder, saved)
         process = ProcessId.of(pid)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from warren.engine.oci.command import MINIMAL_ENVIRONMENT, words
 from warren.model.errors import EngineFailed
+from warren.telemetry.steps import step
 
 LOG_BYTES = 64 * 1024
 """Read of a runtime's log: what a pipe holds."""
@@ -21,7 +22,8 @@ def launch(purpose: str, argv: Sequence[str], log_option: str, deadline_s: float
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
-            code = _wait(purpose, [argv[0], f"{log_option}/proc/self/fd/{writer}", *argv[1:]], writer, deadline_s)
+            with step("runtime"):
+                code = _wait(purpose, [argv[0], f"{log_option}/proc/self/fd/{writer}", *argv[1:]], writer, deadline_s)
         finally:
             os.close(writer)
         if code != 0:

@@ -1,11 +1,13 @@
 """Blocking work beside the event loop.
 
 Each call gets a thread of its own: several of them change namespaces, which a thread of a pool must never keep.
+It works in the context of its caller: what it logs belongs to the same request.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -31,7 +33,8 @@ async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         else:
             loop.call_soon_threadsafe(settle, result, None)
 
-    threading.Thread(target=work, name=f"engine-{getattr(function, '__name__', 'work')}", daemon=True).start()
+    name = f"engine-{getattr(function, '__name__', 'work')}"
+    threading.Thread(target=copy_context().run, args=(work,), name=name, daemon=True).start()
     return await _finish(done)
 
 
@@ -65,7 +68,7 @@ def in_passing_thread(work: Callable[[], T]) -> T:
         except BaseException as error:  # raised again by the waiting thread
             errors.append(error)
 
-    thread = threading.Thread(target=guarded, name="engine-namespace", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(guarded,), name="engine-namespace", daemon=True)
     thread.start()
     thread.join()
     if errors:
