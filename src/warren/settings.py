@@ -21,8 +21,9 @@ class Settings:
 
     state_dir: everything that a restart must find. cache_dir: built artefacts, safe to delete while nothing runs.
     host: what API and gateway listen on. domain: what `get_host()` of the clients is made of; its port is that of
-    the TLS listener. network: the sandboxes' addresses; the first is the bridge. bridge: the interface's name, also
-    the prefix of all interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
+    the TLS listener. tls_cert, tls_key: files of a certificate for `*.<domain>`; without them one is made.
+    network: the sandboxes' addresses; the first is the bridge. bridge: the interface's name, also the prefix of all
+    interfaces, rules and cgroups of this server, so that two servers on one machine stay apart.
     server_name: what the servers that share a database call this one.
     pool_slots: network slots prepared ahead. pool: spare sandboxes of built-in templates kept started, as
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
@@ -39,6 +40,8 @@ class Settings:
     gateway_port: int = 3002
     tls_port: int = 3443
     domain: str = "e2b.localhost"
+    tls_cert: str = ""
+    tls_key: str = ""
     runtime: str = "runsc"
     runsc_path: str = ""
     crun_path: str = "crun"

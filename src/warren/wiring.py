@@ -49,7 +49,7 @@ from warren.control.waking import Waking
 from warren.control.watches import Watches
 from warren.control.work import Work
 from warren.engine.oci.engine import OciEngine
-from warren.gateway.certificates import TlsFiles, ensure_certificates
+from warren.gateway.certificates import TlsFiles, ensure_certificates, given_certificates
 from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
 from warren.model import limits
@@ -213,6 +213,9 @@ async def make_local_key(settings: Settings, store: Store, audit: Audit) -> str:
 
 
 def tls_files(settings: Settings) -> TlsFiles:
+    if settings.tls_cert or settings.tls_key:
+        cert, key = Path(settings.tls_cert), Path(settings.tls_key)
+        return given_certificates(settings.tls_dir, settings.domain, cert, key)
     return ensure_certificates(settings.tls_dir, settings.domain)
 
 

@@ -1,7 +1,12 @@
 """What an operator sees of a server: one id from the client to the guest, traces, the log, the audit log, `top`."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,17 +14,27 @@ import pytest
 from e2b import Sandbox
 
 from tests.e2e.cleanliness import nothing_left
-from tests.e2e.local_server import LocalServer
+from tests.e2e.local_server import LocalServer, warren_command
 from tests.e2e.trace_receiver import TraceReceiver
 from tests.e2e.waiting import until
 from warren.audit.folder import AuditFolder
 from warren.audit.reading import records, verify
 from warren.cli import envelope
+from warren.gateway.certificates import ensure_certificates
 
 REQUEST = "an-id-of-mine"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 HEADERS = {"X-Request-Id": REQUEST, "traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "X-Warren-Runtime": "crun"}
 DEADLINE_S = 60
+DOMAIN = "team.localhost"
+UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "warren.service"
+BY_DOMAIN_ALONE = """
+import sys
+from e2b import Sandbox
+
+with Sandbox.create(timeout=60, api_key=sys.argv[1], domain=sys.argv[2]) as sandbox:
+    print(sandbox.commands.run("echo by domain").stdout, sandbox.get_host(8000))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +45,48 @@ def traces() -> Iterator[TraceReceiver]:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory, traces: TraceReceiver) -> Iterator[LocalServer]:
-    """A server that writes a log file and sends traces."""
+    """As the systemd unit starts it; it writes a log file, sends traces and has somebody else's certificate."""
     folder = tmp_path_factory.mktemp("observed")
-    settings = {"log_file": str(folder / "json.log"), "otlp_endpoint": traces.endpoint, "pool_sandboxes": 0}
-    local = LocalServer(folder, **settings)
+    given = ensure_certificates(folder / "given", DOMAIN)
+    local = LocalServer(
+        folder,
+        command=with_the_unit_s_capabilities(folder / "warren"),
+        log_file=str(folder / "json.log"),
+        otlp_endpoint=traces.endpoint,
+        pool_sandboxes=0,
+        domain=DOMAIN,
+        tls_cert=str(given.certificate),
+        tls_key=str(given.key),
+    )
     with nothing_left(local), local:
         yield local
+
+
+def with_the_unit_s_capabilities(script: Path) -> Path:
+    found = re.search(r"^CapabilityBoundingSet=~(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert found
+    dropped = ",".join(f"-{name.removeprefix('CAP_').lower()}" for name in found[1].split())
+    script.write_text(f'#!/bin/sh\nexec setpriv --bounding-set={dropped} {warren_command()} "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 @pytest.fixture(scope="module")
 def sandbox(observed: LocalServer) -> Iterator[Sandbox]:
     made = Sandbox.create(timeout=600, api_headers=HEADERS, **observed.options)
-    run_true(observed, made)
-    yield made
-    made.kill()
+    try:
+        run_true(observed, made)
+        yield made
+    finally:
+        made.kill()
 
 
 def run_true(server: LocalServer, sandbox: Sandbox) -> None:
     """As the client does it, which takes no headers for a command."""
-    target = Sandbox.get_info(sandbox.sandbox_id, **server.options)
     headers = {
         **HEADERS,
         "Content-Type": "application/connect+json",
-        "X-Access-Token": target._envd_access_token or "",
+        "X-Access-Token": sandbox._envd_access_token or "",
         "E2b-Sandbox-Id": sandbox.sandbox_id,
         "E2b-Sandbox-Port": "49983",
     }
@@ -117,6 +151,23 @@ def test_the_steps_of_a_create_are_measured(observed: LocalServer) -> None:
     text = httpx.get(f"{observed.api_url}/metrics", timeout=DEADLINE_S, trust_env=False).text
     for step in ("admit", "slot", "rules", "layer", "mounts", "runtime", "guest", "init", "store"):
         assert f'warren_create_step_seconds_count{{runtime="crun",step="{step}"}}' in text
+
+
+def test_the_domain_alone_is_enough_with_a_given_certificate(observed: LocalServer, tmp_path: Path) -> None:
+    """In a process of its own: the client reads SSL_CERT_FILE once. gVisor, under the unit's capabilities."""
+    domain = f"{DOMAIN}:{observed.tls_port}"
+    done = subprocess.run(
+        [sys.executable, "-c", BY_DOMAIN_ALONE, observed.api_key, domain],
+        env={"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(observed.folder / "given" / "ca.pem")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said, host = done.stdout.split("\n", 1)
+    assert said == "by domain" and host.strip().startswith("8000-") and host.strip().endswith(domain)
 
 
 def test_the_audit_log_is_whole_while_it_is_written_and_after_a_crash(observed: LocalServer, sandbox: Sandbox) -> None:

@@ -3,9 +3,11 @@ import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
-from warren.gateway.certificates import ensure_certificates
+from warren.gateway.certificates import ensure_certificates, given_certificates
+from warren.model.errors import BadRequest
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -65,3 +67,22 @@ def test_the_authority_may_vouch_for_this_server_only(tmp_path: Path) -> None:
         "127.0.0.1/32",
         "::1/128",
     ]
+
+
+def test_somebody_else_s_certificate_is_used_when_it_fits(tmp_path: Path) -> None:
+    made = ensure_certificates(tmp_path / "made", "team.test")
+    files = given_certificates(tmp_path / "tls", "team.test", made.certificate, made.key)
+    assert (files.certificate, files.key, files.is_own) == (made.certificate, made.key, False)
+    assert made.certificate.read_text().strip() in files.bundle.read_text()
+
+
+def test_a_certificate_that_does_not_fit_stops_the_start(tmp_path: Path) -> None:
+    made, other = (ensure_certificates(tmp_path / name, "team.test") for name in ("made", "other"))
+    for domain, certificate, key, said in (
+        ("else.test", made.certificate, made.key, r"not for \*\.else\.test"),
+        ("team.test", made.certificate, other.key, "cannot use the certificate"),
+        ("team.test", tmp_path / "none", made.key, "cannot use the certificate"),
+        ("team.test", made.key, made.key, "cannot use the certificate"),
+    ):
+        with pytest.raises(BadRequest, match=said):
+            given_certificates(tmp_path / "tls", domain, certificate, key)

@@ -11,7 +11,8 @@ from warren.cli import address, display
 from warren.cli.invocation import json_option, server_address
 from warren.cli.machine import Machine
 from warren.cli.rest import Rest
-from warren.model.errors import WarrenError
+from warren.model.errors import BadRequest, WarrenError
+from warren.telemetry.redaction import printable
 
 COMPLETION_VARIABLE = "_WARREN_COMPLETE"
 
@@ -85,14 +86,22 @@ def env(machine: Machine, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--fix", "mend", is_flag=True, help="First do what can be done here: packages, modules, builds; as root.")
 @json_option
 @click.pass_obj
-def doctor(machine: Machine, as_json: bool) -> int:
+def doctor(machine: Machine, mend: bool, as_json: bool) -> int:
     """Check whether this machine is fit for Warren."""
     from warren.doctor import as_json as findings_json  # reads the kernel's configuration on import
-    from warren.doctor import render, run
+    from warren.doctor import fix, render, run, run_here
 
     findings = run(machine.settings())
+    if mend:
+        if not machine.is_root:
+            raise BadRequest("cannot mend this machine as an ordinary user: run as root, with sudo")
+        for done in fix(findings, run_here):
+            how = "done" if done.ok else f"FAILED: {printable(done.said)}"
+            click.echo(f"{done.finding}: {' '.join(done.command)}: {how}", err=True)
+        findings = run(machine.settings())
     if as_json:
         click.echo(findings_json(findings))
     else:

@@ -3,12 +3,24 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import click
 
 from warren import __version__
-from warren.cli import about, audit, keys, pools, sandbox_logs, sandbox_run, sandboxes, server_log, templates, top
+from warren.cli import (
+    about,
+    audit,
+    keys,
+    pools,
+    sandbox_logs,
+    sandbox_run,
+    sandboxes,
+    server_log,
+    templates,
+    top,
+    uninstall,
+)
 from warren.cli.machine import Machine
 from warren.model.errors import BadRequest, WarrenError
 
@@ -24,17 +36,20 @@ def root() -> None:
 
 
 @root.command()
+@click.option("--domain", help="Public names are PORT-ID.DOMAIN and api.DOMAIN; WARREN_DOMAIN.")
+@click.option("--tls-cert", metavar="FILE", help="A certificate for *.DOMAIN, with its chain; one is made without.")
+@click.option("--tls-key", metavar="FILE", help="Its key.")
 @click.option("--stop-sandboxes-on-exit", is_flag=True, help="End all its sandboxes when the server is told to stop.")
 @click.pass_obj
-def serve(machine: Machine, stop_sandboxes_on_exit: bool) -> None:
+def serve(machine: Machine, **options: Any) -> None:
     """Run the server in the foreground, until Ctrl-C. Sandboxes live on while it is away, unless told otherwise.
 
-    Its settings are the WARREN_* variables; see docs or `warren info`.
+    Its settings are the WARREN_* variables; see docs or `warren info`. Options come before them.
     """
     settings = machine.settings()
     if not machine.is_root:
         raise BadRequest("cannot run sandboxes as an ordinary user: start the server as root, with sudo")
-    machine.serve(replace(settings, stop_sandboxes_on_exit=settings.stop_sandboxes_on_exit or stop_sandboxes_on_exit))
+    machine.serve(replace(settings, **{name: value for name, value in options.items() if value}))
 
 
 for command in (
@@ -50,6 +65,7 @@ for command in (
     about.info,
     about.version,
     about.completion,
+    uninstall.uninstall,
 ):
     root.add_command(command)
 for command in (sandbox_run.exec_, sandbox_run.shell, sandbox_logs.logs):

@@ -2,11 +2,12 @@
 
 from warren.doctor.checks import examine
 from warren.doctor.finding import Finding, Weight
+from warren.doctor.fixes import Fix, fix, run_here
 from warren.doctor.machine import ThisMachine
 from warren.doctor.table import as_json, render
 from warren.settings import Settings
 
-__all__ = ["Finding", "Weight", "as_json", "examine", "render", "run"]
+__all__ = ["Finding", "Fix", "Weight", "as_json", "examine", "fix", "render", "run", "run_here"]
 
 
 def run(settings: Settings | None = None) -> list[Finding]:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from warren.model import limits
+from warren.model.errors import BadRequest
 
 _SYSTEM_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _Key = ec.EllipticCurvePrivateKey
@@ -24,13 +25,33 @@ _Key = ec.EllipticCurvePrivateKey
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """ca: what a client has to trust. certificate and key: the server's. bundle: the system's authorities and ours,
-    for programs that take one file for all (`SSL_CERT_FILE`)."""
+    for programs that take one file for all (`SSL_CERT_FILE`). is_own: made here, and renewed here."""
 
     directory: Path
     ca: Path
     certificate: Path
     key: Path
     bundle: Path
+    is_own: bool = True
+
+
+def given_certificates(directory: Path, domain: str, certificate: Path, key: Path) -> TlsFiles:
+    """Somebody else's certificate for the sandboxes' names, with its chain. Raises BadRequest for a wrong one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = TlsFiles(directory, certificate, certificate, key, directory / "bundle.pem", is_own=False)
+    try:
+        pair = x509.load_pem_x509_certificate(certificate.read_bytes())
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise BadRequest(f"cannot use the certificate {certificate} with the key {key}: {error}") from error
+    with contextlib.suppress(x509.ExtensionNotFound):
+        names = pair.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if f"*.{domain}" in names.get_values_for_type(x509.DNSName):
+            _write_bundle(files)
+            return files
+    raise BadRequest(
+        f"cannot use the certificate {certificate}: it is not for *.{domain}; set WARREN_DOMAIN to its name"
+    )
 
 
 def ensure_certificates(directory: Path, domain: str, now: datetime | None = None) -> TlsFiles:

@@ -193,12 +193,13 @@ class Gateway:
         self._links.sweep(loop.time(), lambda sandbox_id: self._routes.find(sandbox_id) is not None)
 
     def _renew(self) -> None:
-        """Certificates outlive a server that runs for long: look once a day, new connections get the new one."""
+        """A server outlives its certificate: look once a day, new connections get the new one, whoever made it."""
         if self._tls is None or self._context is None:
             return
         loop = asyncio.get_running_loop()
         self._timers["renew"] = loop.call_later(limits.GATEWAY_CERTIFICATE_CHECK_S, self._renew)
-        self._tls = ensure_certificates(self._tls.directory, self._domain)
+        if self._tls.is_own:
+            self._tls = ensure_certificates(self._tls.directory, self._domain)
         self._context.load_cert_chain(self._tls.certificate, self._tls.key)
 
 
