@@ -148,7 +148,7 @@ def build_control(
         context=context,
         starting=starting,
         spares=spares,
-        servers=Servers(me=Server(server_id, settings.server, clock.now()), store=store, clock=clock),
+        servers=Servers(me=Server(server_id, settings.server, clock.now()), store=store, clock=clock, audit=audit),
         live=live,
         watches=watches,
         pausing=pausing,

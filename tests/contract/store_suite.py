@@ -11,6 +11,7 @@ from warren.contracts.store import LogQuery, SandboxQuery, Store
 from warren.model import limits
 from warren.model.errors import AlreadyExists
 from warren.model.observation import Level, LogEntry, Metric
+from warren.model.pause import Lifecycle
 from warren.model.policy import NetworkPolicy
 from warren.model.project import ApiKey, Project, ProjectLimits
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Resources, Sandbox, State
@@ -337,7 +338,8 @@ class StoreSuite:
             await store.add_sandbox(replace(row, expires_at=now), MANY)
         later = sandbox(8, OTHER, server_id=AWAY.id)
         unwanted = sandbox(9, server_id=AWAY.id)
-        for row in (later, unwanted, sandbox(10, expires_at=T0)):
+        sleepy = sandbox(11, server_id=AWAY.id, expires_at=T0, lifecycle=Lifecycle(auto_pause=True))
+        for row in (later, unwanted, sleepy, sandbox(10, expires_at=T0)):
             await store.add_sandbox(row, MANY)
         await store.wish_gone(unwanted.id)
         lost = await store.give_up(AWAY, now)
@@ -345,7 +347,7 @@ class StoreSuite:
             unwanted.id
         }
         assert {(row.state, row.end_reason, row.ended_at) for row in lost} == {(State.GONE, EndReason.LOST, now)}
-        assert [row for row in await store.live_sandboxes(AWAY.id) if not row.state.is_asleep] == [later]
+        assert [row for row in await store.live_sandboxes(AWAY.id) if not row.state.is_asleep] == [later, sleepy]
         assert len(await store.live_sandboxes(HOME.id)) == 1
         assert await store.give_up(AWAY, now) == []
 

@@ -1,8 +1,6 @@
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, delete
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from tests.contract.conftest import DIALECTS
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
-from tests.postgres_cluster import Cluster, cluster
+from tests.postgres_cluster import Cluster
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
 from warren.model.sandbox import State
@@ -24,51 +23,13 @@ from warren.store.schema import metadata
 from warren.store.sql import SqlStore
 
 
-@dataclass(frozen=True)
-class Place:
-    """An empty database."""
-
-    url: str
-    path: Path | None = None
-
-
-_numbers = count(1)
-_DIALECTS = ["sqlite", "postgres"]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Cluster]:
-    with cluster() as running:
-        yield running
-
-
 @pytest.fixture(scope="session")
 def shared_postgres_url(postgres: Cluster) -> str:
     """Of a database that is emptied before each test: to make one takes much longer."""
     return postgres.create("shared")
 
 
-@pytest.fixture
-def postgres_place(postgres: Cluster) -> Iterator[Place]:
-    name = f"own_{next(_numbers)}"
-    yield Place(postgres.create(name))
-    postgres.drop(name)
-
-
-@pytest.fixture(params=_DIALECTS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "postgres":
-        return request.getfixturevalue("postgres_place")
-    path = tmp_path / "state" / "warren.db"
-    return Place(f"sqlite:///{path}", path)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(params=_DIALECTS)
+@pytest.fixture(params=DIALECTS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Store]:
     is_postgres = request.param == "postgres"
     opened = SqlStore(
@@ -96,8 +57,8 @@ class TestSqlStoreAsleep(SleepStoreSuite):
 pytestmark = pytest.mark.anyio
 
 
-async def test_everything_is_there_after_a_restart(place: Place) -> None:
-    before = SqlStore(place.url)
+async def test_everything_is_there_after_a_restart(url: str) -> None:
+    before = SqlStore(url)
     await before.open()
     await before.open()
     await before.add_project(PROJECT)
@@ -106,23 +67,23 @@ async def test_everything_is_there_after_a_restart(place: Place) -> None:
     await before.close()
     await before.close()
 
-    after = SqlStore(place.url)
+    after = SqlStore(url)
     await after.open()
     assert await after.key_owner(key(1).digest) == (key(1), PROJECT)
     assert await after.live_sandboxes(HOME.id) == [sandbox(metadata={"a": "b"})]
     await after.close()
 
 
-async def test_servers_that_start_together_migrate_once(place: Place) -> None:
-    stores = [SqlStore(place.url) for _ in range(8)]
+async def test_servers_that_start_together_migrate_once(url: str) -> None:
+    stores = [SqlStore(url) for _ in range(8)]
     await asyncio.gather(*(store.open() for store in stores))
     await stores[0].add_project(PROJECT)
     assert await stores[3].projects() == [PROJECT]
     await asyncio.gather(*(store.close() for store in stores))
 
 
-async def test_two_servers_keep_one_quota(place: Place) -> None:
-    stores = [SqlStore(place.url) for _ in range(2)]
+async def test_two_servers_keep_one_quota(url: str) -> None:
+    stores = [SqlStore(url) for _ in range(2)]
     for store in stores:
         await store.open()
     await stores[0].add_project(PROJECT)
@@ -132,15 +93,15 @@ async def test_two_servers_keep_one_quota(place: Place) -> None:
         await store.close()
 
 
-async def test_the_migrations_make_the_schema(place: Place) -> None:
-    store = SqlStore(place.url)
+async def test_the_migrations_make_the_schema(url: str) -> None:
+    store = SqlStore(url)
     await store.open()
     await store.close()
 
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
-    engine = create_async_engine(with_async_driver(place.url))
+    engine = create_async_engine(with_async_driver(url))
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await engine.dispose()
@@ -159,9 +120,9 @@ async def test_cancelled_writers_leave_no_lock_behind(store: Store) -> None:
     assert whole == [row for row in (sandbox(n) for n in [*range(60), 1000]) if row in whole]
 
 
-async def test_a_closed_store_says_so(place: Place) -> None:
+async def test_a_closed_store_says_so(url: str) -> None:
     with pytest.raises(Unavailable, match="not open"):
-        await SqlStore(place.url).projects()
+        await SqlStore(url).projects()
 
 
 async def test_observations_and_decisions_mix(store: Store) -> None:
@@ -177,8 +138,8 @@ async def test_observations_and_decisions_mix(store: Store) -> None:
 # --- Postgres ----------------------------------------------------------------------------------------------
 
 
-async def test_a_database_that_comes_back_is_used_again(postgres: Cluster, postgres_place: Place) -> None:
-    store = SqlStore(postgres_place.url)
+async def test_a_database_that_comes_back_is_used_again(postgres: Cluster, postgres_url: str) -> None:
+    store = SqlStore(postgres_url)
     await store.open()
     await store.add_project(PROJECT)
     postgres.stop()
@@ -196,13 +157,13 @@ async def test_a_database_that_comes_back_is_used_again(postgres: Cluster, postg
 
 
 async def test_a_row_locked_elsewhere_is_busy_and_never_waited_for_without_end(
-    postgres_place: Place, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCK_WAIT_S", 1)
-    store = SqlStore(postgres_place.url)
+    store = SqlStore(postgres_url)
     await store.open()
     await store.add_project(PROJECT)
-    engine = create_async_engine(with_async_driver(postgres_place.url))
+    engine = create_async_engine(with_async_driver(postgres_url))
     async with engine.begin() as other:
         await other.exec_driver_sql("SELECT id FROM projects FOR UPDATE")
         with pytest.raises(Busy):

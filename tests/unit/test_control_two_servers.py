@@ -157,8 +157,8 @@ async def test_two_servers_with_one_identity_do_not_work_together(
     store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("warren.control.servers._BEAT", timedelta(milliseconds=200))
-    async with node(store, tmp_path / "a", "original") as a:
-        copy = Servers(me=(await store.servers())[0], store=store, clock=a.control.context.keys._clock)  # pyright: ignore
+    async with node(store, tmp_path / "a", "original"):
+        copy = Servers(me=(await store.servers())[0], store=store, clock=SystemClock(), audit=MemoryAudit())
         with pytest.raises(Unavailable, match=r"'original' runs with the same identity.*server-id"):
             await copy.refuse_twin()
     await copy.refuse_twin()

@@ -11,6 +11,7 @@ from warren import __version__
 from warren.cli import (
     about,
     audit,
+    database,
     keys,
     pools,
     sandbox_logs,
@@ -54,6 +55,7 @@ def serve(machine: Machine, **options: Any) -> None:
 
 for command in (
     about.doctor,
+    database.db,
     audit.audit,
     server_log.logs,
     top.top,

@@ -5,9 +5,11 @@ from datetime import timedelta
 
 import structlog
 
+from warren.contracts.audit import Audit
 from warren.contracts.clock import Clock
 from warren.contracts.store import Store
 from warren.model import limits
+from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unavailable, WarrenError
 from warren.model.observation import Level, LogEntry
 from warren.model.sandbox import EndReason
@@ -21,8 +23,8 @@ _HOMES_ASKED_AT_ONCE = 2
 
 
 class Servers:
-    def __init__(self, *, me: Server, store: Store, clock: Clock) -> None:
-        self._me, self._store, self._clock = me, store, clock
+    def __init__(self, *, me: Server, store: Store, clock: Clock, audit: Audit) -> None:
+        self._me, self._store, self._clock, self._audit = me, store, clock, audit
         self._others: dict[str, Sighting] = {}
         self._asking = 0
 
@@ -85,6 +87,7 @@ class Servers:
         now = self._clock.now()
         for sandbox in await self._store.give_up(server, now):
             log.warning("sandbox lost", sandbox=sandbox.id, server=server.name)
+            self._audit.note(Event(Kind.SANDBOX_END, Outcome.OBSERVED, EndReason.LOST, f"sandbox:{sandbox.id}"))
             message = f"sandbox ended: {EndReason.LOST}; its server {server.name} is away"
             entry = LogEntry(now, Level.WARN, "warren", message, {"reason": EndReason.LOST})
             await self._store.add_logs(sandbox.id, [entry])

@@ -127,6 +127,8 @@ class Supervision:
                 await self._end_overdue(self._clock.now())
             except WarrenError as error:
                 log.warning("cannot look for wishes; trying again", error=error.message)
+            except Exception:
+                log.exception("looking for wishes failed; it goes on")
 
     async def _sweep(self) -> None:
         while True:

@@ -118,6 +118,8 @@ SERVER_BEAT_S = 2.0
 """Seconds between two heartbeats of a server, and between its looks at those of the others."""
 SERVER_LOOKS_BEFORE_AWAY = 8
 """Looks at one and the same heartbeat before its server counts as away: it has missed seven then."""
+BACKUP_DEADLINE_S = 3600
+"""Seconds for pg_dump; rows are small, and a day's are kept."""
 
 # --- the warm pool -----------------------------------------------------------------------------------------
 POOL_PERIOD_S = 2.0

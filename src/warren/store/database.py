@@ -8,6 +8,11 @@ Durability, by what a row is worth after a power cut:
 * `note`: metrics, logs, last use of a key. Waits for no disk.
 A power cut never costs the consistency of the file.
 
+Locks: a transaction of SQLite has the whole file to itself (BEGIN IMMEDIATE). On Postgres it has what it locks, so
+whatever reads first and then decides takes the row that stands for the question with FOR UPDATE: the project for its
+quota, the sandbox for the numbers of its log, the server for its heartbeat. SQLAlchemy leaves that out for SQLite.
+Changes of state are one UPDATE with the expected state in its WHERE, which is the same in both.
+
 SQLite: one writing connection, so that writers of this process queue fairly in order, and a few reading ones, which
 WAL lets work beside it. Other processes (the CLI) wait for the write lock up to `LOCK_WAIT_S`.
 """
@@ -24,6 +29,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -81,7 +87,10 @@ class Database:
             )
             event.listen(self._writer.sync_engine, "begin", _begin_sqlite_write)
         else:
-            self._writer = _postgres_engine(self._url)
+            try:
+                self._writer = _postgres_engine(self._url)
+            except ModuleNotFoundError as error:
+                raise Unavailable("cannot use Postgres: its driver is not installed; pip install asyncpg") from error
             event.listen(self._writer.sync_engine, "begin", _begin_postgres_write)
             self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -179,8 +188,18 @@ def insert_new(connection: AsyncConnection, table: Table) -> sqlite.Insert | pos
     return postgresql.insert(table).on_conflict_do_nothing()
 
 
+def plain_url(url: str) -> URL:
+    """Without a driver, for what is not SQLAlchemy."""
+    parsed = with_async_driver(url)
+    return parsed.set(drivername=parsed.get_backend_name())
+
+
 def with_async_driver(url: str) -> URL:
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # Without the value: there may be a password in it.
+        raise BadRequest("cannot read the database's URL; write postgresql://user:password@host/database") from None
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None:
         raise BadRequest(f"cannot use a {parsed.get_backend_name()} database: give a sqlite or postgresql URL")

@@ -195,7 +195,10 @@ class MemoryStore(MemorySleep):
             row
             for row in self._on(server.id)
             if row.state.is_live
-            and (row.desired is Desired.GONE or (row.expires_at <= now and not row.state.is_asleep))
+            and (
+                row.desired is Desired.GONE
+                or (row.expires_at <= now and not row.state.is_asleep and not row.lifecycle.auto_pause)
+            )
         ]
         return [self._put(replace(row, state=State.GONE, end_reason=EndReason.LOST, ended_at=now)) for row in due]
 

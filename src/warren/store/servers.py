@@ -48,7 +48,9 @@ async def give_up(connection: AsyncConnection, server: Server, now: datetime) ->
     silent = select(_COLUMNS.id).where(_COLUMNS.id == server.id, _COLUMNS.seen_at == server.seen_at)
     if (await connection.execute(silent.with_for_update())).one_or_none() is None:
         return []
-    expired = and_(_SANDBOXES.state.not_in(_ASLEEP), _SANDBOXES.expires_at <= now)
+    # One that would fall asleep at its deadline waits for its server: what it holds is to be kept.
+    mortal = and_(_SANDBOXES.state.not_in(_ASLEEP), _SANDBOXES.auto_pause.is_(False))
+    expired = and_(mortal, _SANDBOXES.expires_at <= now)
     due = or_(expired, _SANDBOXES.desired == Desired.GONE.value)
     lost = update(schema.sandboxes).where(_SANDBOXES.server_id == server.id, _SANDBOXES.state.in_(_LIVE), due)
     changes = {"state": State.GONE.value, "end_reason": EndReason.LOST.value, "ended_at": now}

@@ -134,7 +134,10 @@ ROWS = {
         "a death is seen at once; each guest is asked every 4 s, and one silent for 12 s is `unresponsive`: streams "
         "cut, 502 with words, an entry in its log; `kill` works",
     ),
-    "E4": Row("two servers on one state folder or bridge", "locks; the second refuses to start"),
+    "E4": Row(
+        "two servers on one state folder, bridge or database",
+        "locks, the second refuses to start; on one database each sandbox has one home",
+    ),
     "E5": Row(
         "disk full, database locked, clock jumps by hours",
         "507 or 503 in words, `kill` works, and what could not be written down is made up for; deadlines survive jumps",
