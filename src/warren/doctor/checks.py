@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from warren.doctor import kernel, programs, room
+from warren.doctor import advisories, kernel, programs, room
 from warren.doctor.finding import Finding
 from warren.doctor.machine import Machine
 from warren.settings import Settings
@@ -29,6 +29,9 @@ OF_SETTINGS: tuple[Callable[[Machine, Settings], Finding], ...] = (
     programs.runsc,
     programs.guestd,
     programs.base_template,
+    advisories.crun,
+    advisories.runsc,
+    advisories.runc,
     room.disk,
     room.ports,
 )

@@ -27,7 +27,7 @@ def crun(machine: Machine, settings: Settings) -> Finding:
 
 def runsc(machine: Machine, settings: Settings) -> Finding:
     path = machine.which(settings.runsc)
-    found = _runsc_version(machine, path) if path else None
+    found = runsc_version(machine, path) if path else None
     date = re.search(r"20\d{6}", found or "")
     return Finding(
         name="runsc (gVisor)",
@@ -38,7 +38,7 @@ def runsc(machine: Machine, settings: Settings) -> Finding:
     )
 
 
-def _runsc_version(machine: Machine, path: str) -> str | None:
+def runsc_version(machine: Machine, path: str) -> str | None:
     stamped = re.search(r"version (\S*20\d{6}\S*)", machine.output(path, "--version") or "")
     return stamped[1] if stamped else machine.go_module_version(path, "gvisor.dev/gvisor")
 
