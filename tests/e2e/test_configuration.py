@@ -11,12 +11,9 @@ from e2b import (
     E2B,
     AsyncSandbox,
     AuthenticationException,
-    RateLimitException,
     Sandbox,
-    SandboxException,
     SandboxNotFoundException,
     SandboxNotRunningException,
-    SandboxUnreachableException,
 )
 
 from tests.e2e.local_server import LocalServer
@@ -148,7 +145,7 @@ def test_every_error_has_a_body_with_its_status(server: LocalServer, box: Sandbo
             (api.post("/v2/sandboxes", json={"templateID": 5}, headers=key), 400),
             (api.get("/v2/sandboxes?limit=1000", headers=key), 400),
             (api.post(f"/sandboxes/{box.sandbox_id}/timeout", json={"timeout": -1}, headers=key), 400),
-            (api.post(f"/sandboxes/{box.sandbox_id}/pause", json={}, headers=key), 501),
+            (api.get("/secrets", headers=key), 501),
         ):
             assert answer.status_code == status, answer.text
             assert answer.json()["code"] == status
@@ -176,14 +173,6 @@ def test_a_dead_sandbox_is_not_running_whatever_is_asked(create: Create) -> None
     ):
         with pytest.raises(SandboxNotRunningException):
             attempt()
-
-
-@pytest.mark.covers("C07")
-def test_pausing_is_refused_in_words(box: Sandbox) -> None:
-    with pytest.raises(SandboxException, match="501: cannot pause") as failure:
-        box.pause()
-    assert failure.value.status_code == 501
-    assert not isinstance(failure.value, RateLimitException | SandboxUnreachableException)
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
