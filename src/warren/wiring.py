@@ -25,6 +25,7 @@ from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.denials import Denials
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking
 from warren.control.health import GuestHealth
@@ -84,6 +85,7 @@ class Control:
     waking: Waking
     supervision: Supervision
     observations: Observations
+    denials: Denials
     health: GuestHealth
     meters: Meters
 
@@ -155,6 +157,7 @@ def build_control(
         waking=waking,
         supervision=supervision,
         observations=observations,
+        denials=Denials(engine=engine, clock=clock, audit=audit, meters=meters),
         health=health,
         meters=meters,
     )
@@ -259,6 +262,7 @@ async def serve(settings: Settings) -> None:
         await control.supervision.adopt()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")
+        work.spawn(control.denials.run(), "denials")
         work.spawn(control.health.run(), "health")
         work.spawn(control.spares.run(lambda: control.starting.is_idle, is_memory_short), "pool")
         stack.push_async_callback(control.spares.drain)

@@ -153,6 +153,20 @@ def test_the_steps_of_a_create_are_measured(observed: LocalServer) -> None:
         assert f'warren_create_step_seconds_count{{runtime="crun",step="{step}"}}' in text
 
 
+def test_what_a_sandbox_was_not_let_reach_is_counted(observed: LocalServer, sandbox: Sandbox) -> None:
+    """A private address: the packet is dropped on this machine, and would find nobody there either."""
+    sandbox.commands.run("timeout 2 bash -c 'echo > /dev/tcp/10.255.255.1/9' || true")
+
+    def told() -> bool:
+        rows = lines(observed, "audit", "list", "--kind", "egress.denied", "--subject", f"sandbox:{sandbox.sandbox_id}")
+        return any(row["details"]["packets"] > 0 for row in rows)
+
+    until(told, DEADLINE_S, "the audit log tells of it")
+    text = httpx.get(f"{observed.api_url}/metrics", timeout=DEADLINE_S, trust_env=False).text
+    found = re.search(r"^warren_egress_denied_packets_total (\S+)", text, re.MULTILINE)
+    assert found and float(found[1]) > 0
+
+
 def test_the_domain_alone_is_enough_with_a_given_certificate(observed: LocalServer, tmp_path: Path) -> None:
     """In a process of its own: the client reads SSL_CERT_FILE once. gVisor, under the unit's capabilities."""
     domain = f"{DOMAIN}:{observed.tls_port}"

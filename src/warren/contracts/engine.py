@@ -24,7 +24,7 @@ A checkpoint is written once and whole: what a crash left half-written is cleare
 `tests/contract/engine_suite.py` holds the checks that every implementation passes.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -143,6 +143,13 @@ class Engine(Protocol):
         """Replace the egress rules at once and in one step; new connections are judged by the new rules.
 
         Raises SandboxNotFound. Safe to retry.
+        """
+        ...
+
+    async def denials(self) -> Mapping[str, int]:
+        """Packets that each sandbox sent and its rules refused, since it started: only those that had any.
+
+        A count may begin anew when the rules are loaded again. An engine that cannot tell gives nothing.
         """
         ...
 

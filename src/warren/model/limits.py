@@ -153,6 +153,8 @@ FORK_MAX = 20
 METRICS_PERIOD_S = 5.0
 METRICS_KEPT_PER_SANDBOX = 17_280
 """Samples kept for a sandbox: one day at one sample every 5 s."""
+DENIALS_PERIOD_S = 15.0
+"""Seconds between two counts of refused packets: a flooding sandbox costs four lines of the audit log a minute."""
 LOGS_KEPT_PER_SANDBOX = 10_000
 """Log rows kept for a sandbox; older ones are dropped first."""
 LOG_MESSAGE_MAX = 4096

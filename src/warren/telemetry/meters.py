@@ -55,6 +55,9 @@ class Meters:
             ["kind"],
             registry=registry,
         )
+        self.egress_denied = Counter(
+            "warren_egress_denied_packets", "Packets that sandboxes sent and their rules refused", registry=registry
+        )
         self.api_requests = Counter(
             "warren_api_requests", "REST requests", ["method", "route", "status"], registry=registry
         )

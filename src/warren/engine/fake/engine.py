@@ -1,7 +1,7 @@
 """Sandboxes that exist only as rows of a table (`warren.contracts.engine.Engine`)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from warren.contracts.engine import Checkpoint, Placement, Restore, SandboxSpec
@@ -65,6 +65,7 @@ class FakeEngine:
         self._address = address
         self.machine = machine or FakeMachine()
         self.fail_next: str | None = None
+        self.denied: dict[str, int] = {}
         self.machine_restarted = False
 
     @property
@@ -129,6 +130,9 @@ class FakeEngine:
 
     async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
         self._live(sandbox_id).egress = egress
+
+    async def denials(self) -> Mapping[str, int]:
+        return dict(self.denied)
 
     def keeps_memory(self, runtime: str) -> bool:
         return runtime != "crun"

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import shutil
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -222,6 +222,7 @@ class OciEngine:
             runtime.delete(box.id, box.folder)
             self._cgroups.remove(box.id)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, EgressPolicy())
+        change += firewall.forgotten_drops(self._plan.bridge, box.slot.address)
         firewall.apply(f"drop the egress rules of sandbox {box.id}", change)
         shutil.rmtree(box.folder, ignore_errors=True)
 
@@ -276,6 +277,10 @@ class OciEngine:
         allow, deny = tuple(map(str, egress.allow)), tuple(map(str, egress.deny))
         box.record = replace(box.record, allow=allow, deny=deny)
         box.record.write(box.folder)
+
+    async def denials(self) -> Mapping[str, int]:
+        found = await on_thread(firewall.drops, self._plan.bridge)
+        return {box.id: found[box.slot.address] for box in self._boxes.values() if box.slot.address in found}
 
     def keeps_memory(self, runtime: str) -> bool:
         found = self._runtimes.get(runtime)

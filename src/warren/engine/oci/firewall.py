@@ -4,6 +4,7 @@ Nothing of another's tables is touched, and nothing that another table accepts i
 a packet has to pass all of them.
 """
 
+import json
 from collections.abc import Iterable
 from ipaddress import IPv4Address, collapse_addresses
 
@@ -47,11 +48,16 @@ table inet {table} {{
     set allowed {{ type ipv4_addr . ipv4_addr; flags interval; }}
     set denied {{ type ipv4_addr . ipv4_addr; flags interval; }}
     set connections {{ type ipv4_addr; size 65535; flags dynamic; }}
+    set dropped {{ type ipv4_addr; size 65535; flags dynamic; counter; }}
+    chain refuse {{
+        update @dropped {{ ip saddr }}
+        drop
+    }}
     chain to_host {{
         type filter hook input priority -5; policy accept;
         iifname != "{bridge}" accept
         ct state established,related accept
-        drop
+        goto refuse
     }}
     chain through_host {{
         type filter hook forward priority -5; policy accept;
@@ -63,13 +69,13 @@ table inet {table} {{
         meta nfproto != ipv4 drop
         ip saddr != {network} drop
         ct state invalid drop
-        ip daddr @closed drop
-        fib daddr type != unicast drop
+        ip daddr @closed goto refuse
+        fib daddr type != unicast goto refuse
         ct state established,related accept
         ct state new add @connections {{ ip saddr ct count over {connections} }} drop
         ct mark set {source_address}
         ip saddr . ip daddr @allowed accept
-        ip saddr . ip daddr @denied drop
+        ip saddr . ip daddr @denied goto refuse
         accept
     }}
     chain from_host {{
@@ -150,6 +156,23 @@ def _interval(block: Network) -> str:
     if block.prefixlen == 0:
         return "0.0.0.0-255.255.255.255"
     return str(block)
+
+
+def forgotten_drops(bridge: str, address: IPv4Address) -> str:
+    """Lines that begin the count of an address anew; added first, for the same reason as in `slot_elements`."""
+    return "".join(f"{verb} element inet {table_name(bridge)} dropped {{ {address} }}\n" for verb in ("add", "delete"))
+
+
+def drops(bridge: str) -> dict[IPv4Address, int]:
+    """Packets that were dropped, by the address of the sandbox that sent them; since it was last forgotten."""
+    argv = ["nft", "--json", "list", "set", "inet", table_name(bridge), "dropped"]
+    return parse_drops(run("count dropped packets", argv, NFT_DEADLINE_S))
+
+
+def parse_drops(listed: str) -> dict[IPv4Address, int]:
+    (found,) = (part["set"] for part in json.loads(listed)["nftables"] if "set" in part)
+    elements = (element["elem"] for element in found.get("elem", ()))
+    return {IPv4Address(one["val"]): int(one["counter"]["packets"]) for one in elements}
 
 
 def apply(purpose: str, script: str) -> None:
