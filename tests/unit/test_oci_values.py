@@ -64,7 +64,7 @@ def test_rules_close_every_block_that_is_closed_by_default() -> None:
     elements = text.split("elements = { ", 1)[1].split(" }", 1)[0].split(", ")
     closed = [IPv4Network(element) for element in elements]
     assert all(any(block.subnet_of(one) for one in closed) for block in CLOSED_BY_DEFAULT)
-    assert text.index("@closed drop") < text.index("@allowed accept") < text.index("@denied drop")
+    assert text.index("@closed goto refuse") < text.index("@allowed accept") < text.index("@denied goto refuse")
 
 
 def test_an_egress_change_is_one_transaction_of_set_elements() -> None:
