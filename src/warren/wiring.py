@@ -144,7 +144,6 @@ def build_control(
         meters=meters,
         audit=audit,
     )
-    health = GuestHealth(guest=guest, store=store, clock=clock, live=live, meters=meters)
     return Control(
         server_id=server_id,
         context=context,
@@ -158,7 +157,7 @@ def build_control(
         supervision=supervision,
         observations=observations,
         denials=Denials(engine=engine, clock=clock, audit=audit, meters=meters),
-        health=health,
+        health=GuestHealth(guest=guest, store=store, clock=clock, live=live, meters=meters),
         meters=meters,
     )
 
