@@ -12,6 +12,7 @@ from .wire import END, command, envelope
 if TYPE_CHECKING:
     from .wire import Wire
 
+pytestmark = pytest.mark.threat("D5")
 PROCESS = ("List", "Update", "SendInput", "SendSignal", "CloseStdin")
 FILES = ("Stat", "MakeDir", "Move", "ListDir", "Remove", "CreateWatcher", "GetWatcherEvents", "RemoveWatcher")
 UNARY = [*(f"process.Process/{name}" for name in PROCESS), *(f"filesystem.Filesystem/{name}" for name in FILES)]

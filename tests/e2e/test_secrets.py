@@ -1,0 +1,175 @@
+"""Values planted through the client are nowhere that the server writes or shows, but where they belong."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from e2b import Sandbox
+
+from tests.e2e.conftest import RUNTIMES
+from tests.e2e.local_server import LocalServer
+
+pytestmark = [pytest.mark.threat("D4"), pytest.mark.timeout(240)]
+CHUNK = 1 << 20
+BELONGS: dict[str, set[str]] = {
+    "disk": {"content"},
+    "log": {"argument"},
+}
+"""A sandbox's own disk holds what it was given to keep, its own log the commands that ran: nobody else reads them."""
+
+
+def kind(path: Path) -> str:
+    if "layers" in path.parts:
+        return "disk"
+    return "log" if path.name.startswith("warren.db") else "other"
+
+
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """At its most talkative level: nothing may depend on what is left out."""
+    if os.geteuid() != 0:
+        pytest.skip("sandboxes need root")
+    with LocalServer(tmp_path_factory.mktemp("secrets"), log_level="debug", log_json="true") as server:
+        yield server
+
+
+def planted(what: str) -> str:
+    return f"planted-{what}-{secrets.token_hex(12)}"
+
+
+def ask(server: LocalServer, method: str, path: str, key: str, body: Any = None) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"X-API-KEY": key, "Content-Type": "application/json"}
+    request = Request(server.api_url + path, data, headers, method=method)
+    try:
+        with urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def files(*roots: Path) -> Iterator[Path]:
+    for root in roots:
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = Path(folder, name)
+                if path.is_file() and not path.is_symlink():
+                    yield path
+
+
+def holds(path: Path, words: dict[str, bytes]) -> set[str]:
+    """Names of the values that are in the file."""
+    found: set[str] = set()
+    with suppress(OSError), path.open("rb") as file:
+        tail = b""
+        while data := file.read(CHUNK):
+            text = tail + data
+            found |= {name for name, word in words.items() if word in text}
+            tail = text[-100:]
+    return found
+
+
+def host_processes() -> Iterator[tuple[str, bytes]]:
+    """Command lines and environments of all processes that share our namespace: those in sandboxes have their own."""
+    mine = os.readlink("/proc/self/ns/pid")
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with suppress(OSError):
+                if os.readlink(folder / "ns" / "pid") == mine:
+                    yield folder.name, (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether somebody who is neither root nor the owner gets to it."""
+    return bool(path.stat().st_mode & 0o004) and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+
+
+@contextmanager
+def used(server: LocalServer, runtime: str) -> Iterator[dict[str, str]]:
+    """Hand secrets to the server in every way there is, and make it fail with them too. The sandbox lives meanwhile."""
+    key = server.api_key
+    said = {what: planted(what) for what in ("env", "command-env", "content", "argument", "stdin", "wrong-token")}
+    status, made = ask(server, "POST", "/api-keys", key, {"name": "second"})
+    assert status == 201
+    said["api-key"] = json.loads(made)["key"]
+    sandbox = Sandbox.create(
+        envs={"PLANTED": said["env"]},
+        timeout=300,
+        network={"allow_public_traffic": False},
+        api_headers={"X-Warren-Runtime": runtime},
+        **{**server.options, "api_key": said["api-key"]},
+    )
+    try:
+        said["access-token"] = json.loads(ask(server, "GET", f"/sandboxes/{sandbox.sandbox_id}", key)[1])[
+            "envdAccessToken"
+        ]
+        said["traffic-token"] = str(sandbox.traffic_access_token)
+        sandbox.files.write("/home/user/planted", said["content"])
+        assert sandbox.commands.run("echo -n $PLANTED").stdout == said["env"]
+        sandbox.commands.run(f"true {said['argument']}", envs={"MORE": said["command-env"]})
+        reader = sandbox.commands.run("cat", background=True, stdin=True)
+        sandbox.commands.send_stdin(reader.pid, said["stdin"])
+        reader.kill()
+        said["signature"] = sandbox.download_url("/home/user/planted").partition("signature=")[2].partition("&")[0]
+        with urlopen(sandbox.download_url("/home/user/planted"), timeout=60) as answer:
+            assert answer.read().decode() == said["content"]
+        _fail(server, sandbox, said)
+        yield said
+    finally:
+        sandbox.kill()
+
+
+def _fail(server: LocalServer, sandbox: Sandbox, said: dict[str, str]) -> None:
+    for body in (
+        {"templateID": "base", "envVars": {"A=B": said["env"]}},
+        {"templateID": "base", "envVars": {"A": said["env"] + "\0"}},
+        {"templateID": "base", "envVars": said["env"]},
+        {"templateID": "base", "envVars": {"A": said["env"]}, "runtime": "none"},
+    ):
+        status, text = ask(server, "POST", "/v2/sandboxes", server.api_key, body)
+        assert status == 400
+        assert said["env"] not in text
+    assert ask(server, "GET", "/v2/sandboxes", said["wrong-token"])[0] == 401
+    headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "X-Access-Token": said["wrong-token"]}
+    for port, path in ((49983, f"/files?path=/x&signature=v1_{said['wrong-token']}"), (8000, "/")):
+        more = {"E2b-Sandbox-Port": str(port), "e2b-traffic-access-token": said["wrong-token"]}
+        with pytest.raises(HTTPError):
+            urlopen(Request(server.gateway_url + path, headers=headers | more), timeout=60)
+
+
+def places(server: LocalServer) -> Iterator[tuple[str, bytes]]:
+    """All that the server shows or lets others see, but for its files."""
+    for pid, text in host_processes():
+        yield f"process {pid}", text
+    for path in ("/metrics", "/v2/sandboxes", "/sandboxes", "/api-keys", "/templates", "/pools"):
+        yield path, ask(server, "GET", path, server.api_key)[1].encode()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_was_entrusted_is_found_nowhere(talkative: LocalServer, runtime: str) -> None:
+    local = {"local key": talkative.api_key.encode()}
+    assert [path.name for path in files(talkative.state) if holds(path, local)] == ["local-key"]
+    with used(talkative, runtime) as said:
+        words = {name: value.encode() for name, value in said.items()}
+        found = {where: {name for name, word in words.items() if word in text} for where, text in places(talkative)}
+        for path in files(talkative.folder, Path("/run/warren") / talkative.bridge):
+            found[str(path)] = holds(path, words) - BELONGS.get(kind(path), set())
+        assert {where: names for where, names in found.items() if names} == {}
+    after = {str(path): holds(path, words) - {"argument"} for path in files(talkative.folder)}
+    assert {where: names for where, names in after.items() if names} == {}
+
+
+def test_what_the_server_writes_is_for_root_alone(talkative: LocalServer) -> None:
+    server = talkative
+    written = files(server.state, Path("/run/warren") / server.bridge)
+    assert {path.name for path in written if is_open_to_others(path)} <= {"boot"}  # the number of this machine's boot
+    keys = [path for path in files(server.state) if path.name in ("local-key", "token-seed") or path.suffix == ".key"]
+    assert len(keys) >= 3
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
