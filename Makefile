@@ -65,6 +65,7 @@ bench-compare: setup ## the same measures on the commit before (COMMIT=) and on 
 	@$(BIN)/python -m bench.compare $(COMMIT)
 
 chaos: setup ## kill the server at every step, then 2,000 rounds while everything dies at random (CHAOS_ROUNDS=)
+	WARREN_ALL_FAULTS=1 $(BIN)/pytest -q tests/integration/test_oci_fault_table.py
 	@$(BIN)/python -m tests.chaos
 
 lock: ## requirements.lock from pyproject.toml and requirements.in
