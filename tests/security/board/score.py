@@ -40,7 +40,9 @@ def _print(outcomes: dict[tuple[str, str], dict[str, set[str]]], targets: list[s
         for target in targets:
             ran = outcomes[row, target]
             tests |= ran["passed"] | ran["failed"]
-            verdict = "not held" if ran["failed"] else "not tried" if not ran["passed"] else _claim(row, target, shown)
+            verdict = "not held" if ran["failed"] else _claim(row, target, shown)
+            if verdict in STYLES and not ran["passed"]:
+                verdict = "not tried"
             lost += [f"{row} under {target}: {test}" for test in sorted(ran["failed"])]
             verdicts.append(f"[{STYLES.get(verdict, 'red')}]{verdict}[/]")
         table.add_row(
