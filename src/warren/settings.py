@@ -29,6 +29,7 @@ class Settings:
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
     kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
     log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
+    checkpoint_key_file: 32 random bytes that checkpoints are encrypted with; none leaves them in the open.
     audit_required: refuse every change while the audit log cannot be written.
     stop_sandboxes_on_exit: a server that is told to stop ends its sandboxes first, instead of leaving them running.
     """
@@ -60,6 +61,7 @@ class Settings:
     log_json: bool = False
     log_file: str = ""
     otlp_endpoint: str = ""
+    checkpoint_key_file: str = ""
     audit_required: bool = True
     stop_sandboxes_on_exit: bool = False
 

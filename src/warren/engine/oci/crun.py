@@ -17,13 +17,12 @@ from warren.engine.oci.confine import confine_this_thread
 from warren.engine.oci.freezer import Freezer
 from warren.engine.oci.images import Images
 from warren.engine.oci.launch import launch
-from warren.engine.oci.manifest import Manifest, Needs
+from warren.engine.oci.manifest import PARTS, Manifest, Needs
 from warren.engine.oci.meminfo import meminfo
 from warren.engine.oci.places import Places
 from warren.engine.oci.record import Record
 from warren.engine.oci.rootfs import Layers, enter_private_mounts, mount_root, show
 from warren.engine.oci.runtime import Saved
-from warren.engine.oci.shelf import PARTS
 from warren.engine.oci.slot import Slot
 from warren.engine.oci.threads import in_passing_thread
 from warren.engine.oci.uids import UidRanges

@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All plain files, in order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 def flush(paths: Iterable[Path]) -> None:
     """Bring files and folders to the disk."""
     for path in paths:
@@ -24,8 +29,7 @@ def rename(source: Path, target: Path) -> None:
 
 def erase(folder: Path) -> None:
     """Remove a folder with what is in it; its blocks are free at once, whoever still has a file of it open."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            os.truncate(path, 0)
+    for path in files_below(folder):
+        os.truncate(path, 0)
     shutil.rmtree(folder)
     flush([folder.parent])

@@ -7,6 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
@@ -26,6 +27,7 @@ from warren.engine.oci.pool import SlotMaker, SlotPool
 from warren.engine.oci.process import ProcessId
 from warren.engine.oci.runsc import Runsc
 from warren.engine.oci.runtime import Runtime
+from warren.engine.oci.sealed import Key
 from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
@@ -60,7 +62,8 @@ class OciEngine:
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
         self._freezer = Freezer(self._cgroups)
-        self._shelf = Shelf(self._places.checkpoints)
+        key = Key.load(Path(settings.checkpoint_key_file)) if settings.checkpoint_key_file else None
+        self._shelf = Shelf(self._places.checkpoints, key)
         self._keeping = Keeping(self._shelf, self._cgroups, self._runtimes)
         self._hold: Hold | None = None
         self.machine_restarted = False

@@ -12,7 +12,7 @@ from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.manifest import Manifest, obstacle
 from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime, Saved
-from warren.engine.oci.shelf import Shelf
+from warren.engine.oci.shelf import Draft, Shelf
 from warren.model import limits
 from warren.model.errors import CheckpointUnusable, NoSpace, NotSupported
 from warren.model.sandbox import Resources
@@ -37,22 +37,23 @@ class Keeping:
             raise NotSupported(f"cannot keep the memory of a sandbox under {runtime.name}; ask for its files alone")
         if not record.image:
             raise NotSupported(f"cannot keep sandbox {record.id}: a server of an earlier version started it")
-        self._require_space(runtime, record, folder, kind)
+        size = self._expected_bytes(runtime, record, folder, kind)
+        self._require_space(record.id, size)
         try:
             with (
-                self._shelf.draft(checkpoint_id) as draft,
-                self._cgroups.headroom(record.id, record.memory_mb * MIB + SPARE_MEMORY_BYTES),
+                self._cgroups.headroom(record.id, size + SPARE_MEMORY_BYTES),
+                self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
                 return self._write(runtime, record, folder, draft, _manifest(record, checkpoint_id, kind), hold=hold)
         except OSError as error:
             raise _no_space(error) from error
 
     def _write(
-        self, runtime: Runtime, record: Record, folder: Path, draft: Path, manifest: Manifest, *, hold: bool
+        self, runtime: Runtime, record: Record, folder: Path, draft: Draft, manifest: Manifest, *, hold: bool
     ) -> Checkpoint:
         try:
             runtime.halt(record, folder)
-            whole = runtime.save(record, folder, draft, manifest)
+            whole = runtime.save(record, folder, draft.target, manifest)
             if not hold:
                 runtime.wake(record, folder)
             return self._shelf.publish(draft, whole).checkpoint
@@ -60,16 +61,20 @@ class Keeping:
             runtime.wake(record, folder)
             raise
 
-    def _require_space(self, runtime: Runtime, record: Record, folder: Path, kind: SnapshotKind) -> None:
+    def _expected_bytes(self, runtime: Runtime, record: Record, folder: Path, kind: SnapshotKind) -> int:
+        """Of a checkpoint, at the most: memory has the files' content in it, and the files come on top."""
+        files = runtime.disk_used(record, folder)
+        if kind is SnapshotKind.FILESYSTEM:
+            return files
+        usage = self._cgroups.usage(record.id)
+        return usage.memory - usage.cache + 2 * files
+
+    def _require_space(self, sandbox_id: str, size: int) -> None:
         """Before anything stands still: what will be written has to fit, and leave others some room."""
-        needed = limits.CHECKPOINT_SPARE_BYTES + runtime.disk_used(record, folder)
-        if kind is SnapshotKind.MEMORY:
-            usage = self._cgroups.usage(record.id)
-            needed += usage.memory - usage.cache + runtime.disk_used(record, folder)
         free = shutil.disk_usage(self._shelf.folder).free
-        if free < needed:
+        if free < size + limits.CHECKPOINT_SPARE_BYTES:
             raise NoSpace(
-                f"cannot keep sandbox {record.id}: that takes up to {needed // MIB} MiB of the state folder's disk, "
+                f"cannot keep sandbox {sandbox_id}: that takes up to {size // MIB} MiB of the state folder's disk, "
                 f"and {free // MIB} MiB are free; delete snapshots or paused sandboxes"
             )
 

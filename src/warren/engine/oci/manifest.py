@@ -10,11 +10,13 @@ from warren.model.snapshot import CHECKPOINT_ID, SnapshotKind
 
 VERSION = 1
 """Of the file's form and of how the pieces are written."""
+PARTS: Mapping[SnapshotKind, str] = {SnapshotKind.MEMORY: "memory", SnapshotKind.FILESYSTEM: "files"}
+"""Folders of a checkpoint, by what a start from it reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One file of a checkpoint: its length, the bytes on disk, and the digest over what is not zero in it."""
+    """One file of a checkpoint: its length, the bytes on disk, and its digest; a sealed one proves itself."""
 
     length: int
     on_disk: int
@@ -25,7 +27,8 @@ class Piece:
 class Manifest:
     """`image` is the digest of the template; `guest` names the copy of guestd that the saved processes run.
 
-    `build` and `cpu_flags` are what memory needs, and empty without any. `pieces` come in when they are written.
+    `build` and `cpu_flags` are what memory needs, and empty without any. `key` is the checkpoint's own, sealed with
+    the server's; empty for one that lies in the open. It and `pieces` come in when they are written.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Manifest:
     build: str = ""
     cpu_flags: tuple[str, ...] = ()
     guest: str = ""
+    key: str = ""
     pieces: Mapping[str, Piece] = field(default_factory=dict[str, Piece])
     version: int = VERSION
 

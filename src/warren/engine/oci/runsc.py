@@ -12,13 +12,12 @@ from warren.engine.oci.bundle import MIB, Json, Paths, guest_of, rehoused, runsc
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.command import run
 from warren.engine.oci.launch import launch
-from warren.engine.oci.manifest import Manifest, Needs
+from warren.engine.oci.manifest import PARTS, Manifest, Needs
 from warren.engine.oci.needs import needs_of
 from warren.engine.oci.places import Places
 from warren.engine.oci.record import Record
 from warren.engine.oci.runsc_saver import RunscSaver
 from warren.engine.oci.runtime import Saved
-from warren.engine.oci.shelf import PARTS
 from warren.engine.oci.slot import Slot
 from warren.model import limits
 from warren.model.errors import CheckpointUnusable

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from warren.engine.oci.command import run
-from warren.engine.oci.shelf import PARTS
+from warren.engine.oci.manifest import PARTS
 from warren.model import limits
 from warren.model.errors import EngineFailed, NoSpace
 from warren.model.snapshot import SnapshotKind

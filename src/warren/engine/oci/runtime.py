@@ -64,7 +64,7 @@ class Runtime(Protocol):
         ...
 
     def save(self, record: Record, folder: Path, target: Path, manifest: Manifest) -> Manifest:
-        """Write what `manifest.kind` needs of a halted sandbox below `target`, into the folders of `shelf.PARTS`.
+        """Write what `manifest.kind` needs of a halted sandbox below `target`, into the folders of `manifest.PARTS`.
 
         The manifest comes back with what it needs of the runtime. Raises EngineFailed, NoSpace.
         """

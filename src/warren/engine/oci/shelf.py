@@ -1,6 +1,6 @@
-"""The folder of checkpoints. Each is a folder of its own, with a name once it is whole and a dotted one before that.
+"""The folder of checkpoints. Each is a folder of its own, with its name once it is whole and a dotted one before that.
 
-    <id>/manifest.json   what it is, what it needs, the digests of the rest
+    <id>/manifest.json   what it is, what it needs, what the rest has to be
     <id>/memory/         what the runtime wrote of processes and memory
     <id>/files/          what the runtime wrote of the writable layer
 
@@ -8,38 +8,45 @@ Nothing here is ever read as anything but bytes: it comes out of a sandbox, and 
 """
 
 import contextlib
-import os
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from warren.engine.oci.digest import digest_of
 from warren.engine.oci.durable import erase, flush, rename
-from warren.engine.oci.manifest import Manifest, Piece
+from warren.engine.oci.manifest import Manifest
+from warren.engine.oci.plain import Plain
+from warren.engine.oci.sealed import Key
+from warren.engine.oci.vault import Vault
 from warren.model import limits
 from warren.model.errors import AlreadyExists, Busy, CheckpointNotFound, CheckpointUnusable
 from warren.model.snapshot import CHECKPOINT_ID, SnapshotKind
 
 MANIFEST = "manifest.json"
-PARTS: Mapping[SnapshotKind, str] = {SnapshotKind.MEMORY: "memory", SnapshotKind.FILESYSTEM: "files"}
-"""Folders of a checkpoint, by what a start from it reads."""
 
 log = structlog.get_logger(__name__)
 
 
-class Shelf:
-    """Checkpoints below `folder`. Blocks; safe to call from several threads."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`target` is where a runtime writes; `folder` becomes the checkpoint."""
 
-    def __init__(self, folder: Path) -> None:
+    folder: Path
+    target: Path
+
+
+class Shelf:
+    """Checkpoints below `folder`, sealed when there is a key. Blocks; safe to call from several threads."""
+
+    def __init__(self, folder: Path, key: Key | None) -> None:
         self.folder = folder
+        self._plain = Plain()
+        self._vault = None if key is None else Vault(key)
         self._readers: Counter[str] = Counter()
         self._changed = threading.Condition()
-        self._verified: dict[tuple[int, int, int, int], str] = {}
 
     def open(self) -> None:
         """Make the folder; clear what a crash left half-written or half-deleted."""
@@ -49,39 +56,32 @@ class Shelf:
             erase(leftover)
 
     @contextlib.contextmanager
-    def draft(self, checkpoint_id: str) -> Generator[Path]:
-        """An empty folder to write a new checkpoint to; gone at the end, unless it was published."""
-        draft = self.folder / f".{checkpoint_id}"
-        if (self.folder / checkpoint_id).exists() or draft.exists():
+    def draft(self, checkpoint_id: str, kind: SnapshotKind, size: int) -> Generator[Draft]:
+        """Room for a new checkpoint of up to `size` bytes; gone at the end, unless it was published."""
+        folder = self.folder / f".{checkpoint_id}"
+        if (self.folder / checkpoint_id).exists() or folder.exists():
             raise AlreadyExists(f"cannot write checkpoint {checkpoint_id}: that id is in use")
-        draft.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700)
         try:
-            yield draft
+            with self._writer.scratch(folder, kind, size) as target:
+                yield Draft(folder, target)
         finally:
-            if draft.exists():
-                erase(draft)
+            if folder.exists():
+                erase(folder)
 
-    def publish(self, draft: Path, manifest: Manifest) -> Manifest:
-        """Make a written draft a checkpoint: all of it on disk, digested, and under its name in one step."""
-        files = sorted(path for path in draft.rglob("*") if path.is_file())
-        for path in files:
-            path.chmod(0o600)
-        with ThreadPoolExecutor(1, "flush") as flusher:
-            flushed = flusher.submit(flush, files)
-            whole = replace(manifest, pieces={str(path.relative_to(draft)): self._piece(path) for path in files})
-            flushed.result()
-        (draft / MANIFEST).touch(mode=0o600)
-        (draft / MANIFEST).write_text(whole.to_json())
-        flush([draft / MANIFEST, *(path for path in draft.rglob("*") if path.is_dir()), draft])
-        rename(draft, self.folder / manifest.id)
+    @property
+    def _writer(self) -> Plain | Vault:
+        return self._vault or self._plain
+
+    def publish(self, draft: Draft, manifest: Manifest) -> Manifest:
+        """Make a written draft a checkpoint: all of it on disk, and under its name in one step."""
+        whole = self._writer.store(draft.target, draft.folder, manifest)
+        (draft.folder / MANIFEST).touch(mode=0o600)
+        (draft.folder / MANIFEST).write_text(whole.to_json())
+        folders = [path for path in draft.folder.rglob("*") if path.is_dir()]
+        flush([draft.folder / MANIFEST, *folders, draft.folder])
+        rename(draft.folder, self.folder / manifest.id)
         return whole
-
-    def _piece(self, path: Path) -> Piece:
-        with open(path, "rb", buffering=0) as file:
-            digest = digest_of(file.fileno())
-            found = os.fstat(file.fileno())
-        self._verified[_identity(found)] = digest
-        return Piece(found.st_size, found.st_blocks * 512, digest)
 
     def all(self) -> list[Manifest]:
         """Those that can be read; a damaged one is only logged, so that it hides none of the others."""
@@ -122,26 +122,14 @@ class Shelf:
 
     @contextlib.contextmanager
     def part(self, manifest: Manifest, kind: SnapshotKind) -> Generator[Path]:
-        """The folder of what a start of this kind reads, every byte checked. Raises CheckpointUnusable."""
-        folder = self.folder / manifest.id
-        for name, piece in manifest.pieces.items():
-            if name.startswith(f"{PARTS[kind]}/"):
-                self._verify(folder / name, piece)
-        yield folder / PARTS[kind]
-
-    def _verify(self, path: Path, piece: Piece) -> None:
-        """Once for each file as it is: it is written once, and only root can change it."""
-        try:
-            with open(path, "rb", buffering=0) as file:
-                found = os.fstat(file.fileno())
-                if self._verified.get(_identity(found)) == piece.digest:
-                    return
-                digest = digest_of(file.fileno())
-        except OSError as error:
-            raise CheckpointUnusable(f"cannot use this checkpoint: its {path.name} cannot be read: {error}") from None
-        if (found.st_size, digest) != (piece.length, piece.digest):
-            raise CheckpointUnusable(f"cannot use this checkpoint: its {path.name} is damaged")
-        self._verified[_identity(found)] = digest
+        """The folder of what a start of this kind reads, found whole. Raises CheckpointUnusable."""
+        reader = self._vault if manifest.key else self._plain
+        if reader is None:
+            raise CheckpointUnusable(
+                f"cannot open checkpoint {manifest.id}: it is sealed; set WARREN_CHECKPOINT_KEY_FILE to its key"
+            )
+        with reader.opened(self.folder / manifest.id, manifest, kind) as part:
+            yield part
 
     def forget(self, checkpoint_id: str) -> None:
         """Delete it once nobody starts from it. Idempotent. Raises Busy when a start does not end."""
@@ -149,11 +137,9 @@ class Shelf:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._readers[checkpoint_id], limits.CHECKPOINT_DEADLINE_S):
                 raise Busy(f"cannot delete checkpoint {checkpoint_id}: a sandbox is being started from it")
+            self._readers.pop(checkpoint_id, None)
             if CHECKPOINT_ID.fullmatch(checkpoint_id) and (self.folder / checkpoint_id).exists():
                 rename(self.folder / checkpoint_id, doomed)
         if doomed.exists():
             erase(doomed)
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        self._plain.forget(checkpoint_id)
