@@ -219,6 +219,7 @@ async def test_files_of_a_gvisor_sandbox_boot_again(machine: Machine) -> None:
             assert run(copy.address, "pgrep -fc count.py") == "0"
 
 
+@pytest.mark.threat("D6")
 async def test_a_checkpoint_that_does_not_fit_is_refused_and_stays(machine: Machine) -> None:
     async with machine.engine() as engine:
         source, name = await counting(machine, engine), checkpoint_id()
@@ -263,6 +264,7 @@ async def test_a_checkpoint_that_does_not_fit_is_refused_and_stays(machine: Mach
         await introduce((await engine.create(machine.spec("runsc", restore=Restore(name, FILES)))).address)
 
 
+@pytest.mark.threat("D6")
 async def test_with_a_key_nothing_of_memory_is_on_the_disk_in_the_open(machine: Machine, tmp_path: Path) -> None:
     key, other = tmp_path / "key", tmp_path / "other"
     for path in (key, other):

@@ -82,6 +82,7 @@ def test_what_is_sealed_comes_back_and_says_nothing_before(holey: Path, tmp_path
     assert unsealed(sealed, cipher) == holey.read_bytes()
 
 
+@pytest.mark.threat("D6")
 def test_a_sealed_file_that_changed_is_refused(holey: Path, tmp_path: Path) -> None:
     key, length, sealed = new_key(), holey.stat().st_size, tmp_path / "sealed"
     cipher = FileCipher(key, 3, "memory/pages", length)
@@ -171,6 +172,7 @@ def test_processor_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:
     assert cpu_flags(info) == {"fp", "asimd"}
 
 
+@pytest.mark.threat("D6")
 def test_a_shelf_shows_what_was_published_and_clears_the_rest(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "checkpoints", None)
     shelf.open()

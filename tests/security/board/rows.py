@@ -123,6 +123,11 @@ ROWS = {
         "bad input: wrong types, odd Unicode, NUL, huge numbers, deep nesting, strange times",
         "a 4xx with a code, never a 500; also for requests made from the OpenAPI document",
     ),
+    "D6": Row(
+        "what sleeps on the disk: read, changed, restored where it does not fit, found after it was deleted",
+        "mode 0600, with a key never there in the open; compared and digested before each start; truncated, unlinked "
+        "and flushed when it is deleted",
+    ),
     "E1": Row(
         "server killed at any step of any operation",
         "adoption and clean-up after kill -9: what was acknowledged is there, whole, and no more; `make chaos` tries "
