@@ -4,6 +4,7 @@ The runtimes make each sandbox's group; this module names it, reads it and remov
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Generator
@@ -16,6 +17,9 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 REMOVE_DEADLINE_S = 2.0
 """Seconds to wait for the processes of a killed group to be gone."""
 REMOVE_PAUSE_S = 0.005
+LOWER_ATTEMPTS = 5
+"""To take memory back from a group that was lent some; each has the kernel look through all of its pages."""
+LOWER_STEP_BYTES = 4 * 1024 * 1024
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "cpuset", "devices", "freezer", "blkio", "hugetlb", "systemd")
 NANOSECONDS = 1_000_000_000
 MICROSECONDS = 1_000_000
@@ -98,29 +102,34 @@ class Cgroups:
         return int((self.folder("memory", sandbox_id) / "memory.usage_in_bytes").read_text())
 
     @contextlib.contextmanager
-    def headroom(self, sandbox_id: str, extra: int) -> Generator[None]:
-        """Let the sandbox's group have `extra` bytes more memory meanwhile. A group without a limit stays so."""
-        try:
-            limit = self._memory_limit(sandbox_id)
-        except (OSError, ValueError) as error:
-            raise EngineFailed(f"cannot read the memory limit of sandbox {sandbox_id}: {error}") from None
+    def headroom(self, sandbox_id: str, limit: int, extra: int) -> Generator[None]:
+        """Let the sandbox's group have `extra` bytes above its limit meanwhile."""
         self.raise_memory(sandbox_id, limit + extra)
         try:
             yield
         finally:
             self._lower_memory(sandbox_id, limit)
 
-    def _memory_limit(self, sandbox_id: str) -> int:
-        if self.is_v2:
-            return int((self.folder("", sandbox_id) / "memory.max").read_text())
-        return int((self.folder("memory", sandbox_id) / "memory.limit_in_bytes").read_text())
-
     def _lower_memory(self, sandbox_id: str, limit: int) -> None:
-        """A group that has ended meanwhile needs no limit."""
-        names = ("memory.max",) if self.is_v2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder("" if self.is_v2 else "memory", sandbox_id) / name).write_text(str(limit))
+        """Back to `limit`. Who took more meanwhile, and cannot be made to give it back, gets nothing on top of it."""
+        with contextlib.suppress(FileNotFoundError):  # a group that has ended needs no limit
+            for _ in range(LOWER_ATTEMPTS):
+                if self._lowered(sandbox_id, limit):
+                    return
+                self.reclaim(sandbox_id)
+            self._lowered(sandbox_id, self._memory_used(sandbox_id) + LOWER_STEP_BYTES)
+
+    def _lowered(self, sandbox_id: str, limit: int) -> bool:
+        folder = self.folder("" if self.is_v2 else "memory", sandbox_id)
+        try:
+            for name in ("memory.max",) if self.is_v2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+                if (folder / name).exists() or "memsw" not in name:  # a kernel may be without swap accounting
+                    (folder / name).write_text(str(limit))
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
+            raise
+        return True
 
     def pids(self, sandbox_id: str) -> set[int]:
         found: set[int] = set()

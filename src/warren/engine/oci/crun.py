@@ -138,6 +138,9 @@ class Crun:
         with contextlib.suppress(FileNotFoundError), open(folder / "meminfo", "r+b", buffering=0) as file:
             file.write(page)
 
+    def memory_limit(self, record: Record) -> int:
+        return record.memory_mb * MIB
+
     @property
     def keeps_memory(self) -> bool:
         return False

@@ -41,7 +41,7 @@ class Keeping:
         self._require_space(record.id, size)
         try:
             with (
-                self._cgroups.headroom(record.id, size + SPARE_MEMORY_BYTES),
+                self._cgroups.headroom(record.id, runtime.memory_limit(record), size + SPARE_MEMORY_BYTES),
                 self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
                 return self._write(runtime, record, folder, draft, _manifest(record, checkpoint_id, kind), hold=hold)

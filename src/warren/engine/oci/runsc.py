@@ -116,6 +116,9 @@ class Runsc:
             "--restore-spec-validation=warning",
         ]
 
+    def memory_limit(self, record: Record) -> int:
+        return record.memory_mb * MIB + SENTRY_MEMORY_BYTES
+
     @property
     def keeps_memory(self) -> bool:
         return True

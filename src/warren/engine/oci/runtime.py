@@ -51,6 +51,10 @@ class Runtime(Protocol):
         """Bring up to date what the sandbox is told of its own use, where the runtime needs help with that."""
         ...
 
+    def memory_limit(self, record: Record) -> int:
+        """Bytes that the group of a running sandbox may have, the runtime's own needs included."""
+        ...
+
     @property
     def keeps_memory(self) -> bool: ...
 
