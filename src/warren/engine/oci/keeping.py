@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
+import structlog
+
 from warren.contracts.engine import Checkpoint, SandboxSpec
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
@@ -14,12 +16,14 @@ from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime, Saved
 from warren.engine.oci.shelf import Draft, Shelf
 from warren.model import limits
-from warren.model.errors import CheckpointUnusable, NoSpace, NotSupported
+from warren.model.errors import CheckpointUnusable, EngineFailed, NoSpace, NotSupported
 from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 
 SPARE_MEMORY_BYTES = 256 * MIB
 """What a checkpoint may take of memory beyond the sandbox's own limit: the sentry's lists, pages on their way out."""
+
+log = structlog.get_logger(__name__)
 
 
 class Keeping:
@@ -58,7 +62,10 @@ class Keeping:
                 runtime.wake(record, folder)
             return self._shelf.publish(draft, whole).checkpoint
         except BaseException:
-            runtime.wake(record, folder)
+            try:
+                runtime.wake(record, folder)
+            except EngineFailed as error:  # the first error is the one to report; one that has died needs no waking
+                log.error("sandbox not woken after a failed checkpoint", sandbox=record.id, error=error.message)
             raise
 
     def _expected_bytes(self, runtime: Runtime, record: Record, folder: Path, kind: SnapshotKind) -> int:
