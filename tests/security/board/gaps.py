@@ -32,7 +32,6 @@ GAPS = (
     Gap("C2", "spread over many users the cgroup is the only fence", runtimes=("crun",)),
     Gap("C3", "the host's disk is thin-provisioned: keep it larger than what is promised"),
     Gap("D4", "metadata, names and the commands in sandboxes' logs are in clear in the database"),
-    Gap("D4", "metadata and names are in clear in the database"),
     Gap("D6", "files lie in the open while their sandbox runs: encrypt that disk"),
     Gap("F1", "who is root and has the key rewrites all of it, seen only against a head noted elsewhere"),
 )
