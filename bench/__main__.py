@@ -11,13 +11,18 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import docker_target, gateway_overhead, guest_start, report
+from bench import docker_target, gateway_overhead, guest_start, report, runsc_floor
 from bench.measuring import chosen, measure
+from bench.rows import POOL_ROWS, ROWS, SPARES, Row
+from bench.samples import Samples
+from bench.sleep_rows import HEAP_MIB
+from bench.sleep_rows import ROWS as SLEEP_ROWS
 from bench.target import Target
 from bench.warren_target import WarrenTarget
 from tests.e2e.local_server import LocalServer
 from warren.settings import load
 
+FLOOR_TIMES = 7
 MAX_SLOTS = 250
 """Sandboxes at once: more than any row wants, less than a /24 has."""
 
@@ -26,21 +31,45 @@ def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    rows = chosen(wanted.only)
+    rows, pool_rows, sleep_rows = (chosen(table, wanted.only) for table in (ROWS, POOL_ROWS, SLEEP_ROWS))
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="warren-bench-") as folder, ExitStack() as stack:
-        server = stack.enter_context(LocalServer(Path(folder), pool_slots=12, max_slots=MAX_SLOTS))
-        warren = [WarrenTarget(name, server, name) for name in wanted.runtimes]
-        targets: list[Target] = [*warren, *_docker(stack, server, wanted.no_docker)]
-        print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
-        results = measure(rows, targets, wanted.scale)
-        guest = guest_start.best_ms(load(os.environ).guestd)
-        overheads = [(target.name, _overhead(server, target)) for target in warren]
-    print("\n" + report.table(rows, [target.name for target in targets], results))
-    for name, overhead in overheads:
-        print(report.overhead_line(name, overhead))
-    print("\n".join([report.guest_line(guest), *report.growth_lines([target.name for target in warren], results)]))
+    print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="warren-bench-") as name:
+        folder = Path(name)
+        with LocalServer(folder / "cold", pool_slots=12, max_slots=MAX_SLOTS) as server, ExitStack() as stack:
+            warren = [WarrenTarget(name, server, name) for name in wanted.runtimes]
+            targets: list[Target] = [*warren, *_docker(stack, server, wanted.no_docker)]
+            results = measure(rows, targets, wanted.scale)
+            slept = measure(sleep_rows, warren, wanted.scale)
+            single = [] if wanted.only else _single_lines(server, warren)
+        pooled = _measure_pool(folder / "pooled", pool_rows, wanted)
+    names = [target.name for target in targets]
+    print("\n" + report.table(rows, names, results))
+    for table, found in ((pool_rows, pooled), (sleep_rows, slept)):
+        if table:
+            print("\n" + report.table(table, wanted.runtimes, found))
+    print("\n" + "\n".join([*single, *report.growth_lines(wanted.runtimes, results)]))
     print(f"\n{time.monotonic() - started:.0f} s")
+
+
+def _measure_pool(folder: Path, rows: list[Row], wanted: argparse.Namespace) -> dict[tuple[str, str], Samples]:
+    """On a server of its own for each runtime, so that no pool of the other one refills meanwhile."""
+    found: dict[tuple[str, str], Samples] = {}
+    for runtime in wanted.runtimes if rows else []:
+        pool = {"pool": f"base/{runtime}={SPARES}", "pool_sandboxes": SPARES, "pool_memory_mb": SPARES * 1024}
+        with LocalServer(folder / runtime, pool_slots=12, max_slots=MAX_SLOTS, **pool) as server:
+            found |= measure(rows, [WarrenTarget(runtime, server, runtime, pooled=True)], wanted.scale)
+    return found
+
+
+def _single_lines(server: LocalServer, warren: list[WarrenTarget]) -> list[str]:
+    """What is no row: one number each."""
+    settings = load(os.environ)
+    lines = [report.overhead_line(target.name, _overhead(server, target)) for target in warren]
+    lines.append(report.guest_line(guest_start.best_ms(settings.guestd)))
+    image = next(server.state.glob("templates/*/rootfs.erofs"))
+    saved, restored = runsc_floor.measure(settings.runsc, image, HEAP_MIB, FLOOR_TIMES)
+    return [*lines, report.floor_line("checkpoint", saved), report.floor_line("restore", restored)]
 
 
 def _arguments() -> argparse.Namespace:

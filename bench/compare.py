@@ -14,11 +14,12 @@ from pathlib import Path
 
 from bench import report
 from bench.measuring import chosen, measure
+from bench.rows import ROWS
 from bench.warren_target import WarrenTarget
 from tests.e2e.local_server import LocalServer
 
 HERE = Path(__file__).resolve().parents[1]
-ROWS = ("create", "warm", "1 MiB", "64 MiB", "burst of 10", "delete", "at 20")
+SHORT = ("create", "warm", "1 MiB", "64 MiB", "burst of 10", "delete", "at 20")
 """Of the rows, what takes minutes and not hours."""
 MAX_SLOTS = 250
 
@@ -27,7 +28,9 @@ def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    rows = [row for row in chosen(wanted.only or ROWS) if wanted.only or not row.name.startswith("create the last")]
+    rows = [
+        row for row in chosen(ROWS, wanted.only or SHORT) if wanted.only or not row.name.startswith("create the last")
+    ]
     with tempfile.TemporaryDirectory(prefix="warren-compare-") as name, ExitStack() as stack:
         folder = Path(name)
         before = stack.enter_context(_checkout(wanted.commit, folder / "before"))

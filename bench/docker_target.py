@@ -51,6 +51,9 @@ class DockerTarget:
     name: str = "docker"
     runtime: str = "docker"
 
+    def settle(self) -> None:
+        """Docker keeps nothing ready."""
+
     def create(self) -> DockerBox:
         limits = ("--memory", "1g", "--memory-swap", "1g", "--cpus", "2", "--pids-limit", "1024")
         said = self.call("run", "-d", "--network", "none", *limits, IMAGE, "sleep", "900")

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from bench import report
-from bench.rows import ROWS, Row
+from bench.rows import Row
 from bench.samples import Samples
 from bench.target import Target
 
 
-def chosen(words: Sequence[str] | None) -> list[Row]:
+def chosen(rows: Sequence[Row], words: Sequence[str] | None) -> list[Row]:
     """The rows whose name contains one of `words`; all without words."""
-    return [row for row in ROWS if not words or any(word in row.name for word in words)]
+    return [row for row in rows if not words or any(word in row.name for word in words)]
 
 
 def measure(rows: Sequence[Row], targets: Sequence[Target], scale: float) -> dict[tuple[str, str], Samples]:

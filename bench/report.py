@@ -57,6 +57,14 @@ def guest_line(milliseconds: float) -> str:
     )
 
 
+def floor_line(what: str, samples: Samples) -> str:
+    """A runtime's own command without anything of ours, beside which pause and resume are to be read."""
+    if samples.median is None:
+        return f"{f'runsc {what} by hand':34} failed: {samples.failures[0] if samples.failures else 'no sample'}"
+    low, high = samples.spread or (0.0, 0.0)
+    return f"{f'runsc {what} by hand':34} {'':8} {samples.median:9.1f} ms     ({low:.1f} to {high:.1f})"
+
+
 def growth_lines(names: Sequence[str], results: Results) -> list[str]:
     """How a create among many compares with one alone."""
     lines: list[str] = []

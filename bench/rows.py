@@ -16,7 +16,8 @@ IDLE_MANY = {"crun": 200, "runsc": 60}
 """Idle sandboxes at once; gVisor's kernels are larger, and this many still fit beside everything else."""
 ALIVE = {1: WARREN, 50: WARREN, 200: frozenset({"crun"})}
 """Sandboxes alive when the last of them is created, and on which runtimes that is measured."""
-BURST_SMALL, BURST_LARGE = 10, 50
+BURST_SMALL, BURST_LARGE, BURST_POOL = 10, 50, 100
+SPARES = 20
 SETTLE_S = 3.0
 """Seconds that memory gets to settle: page cache of the start and pools being refilled."""
 AT_ONCE = 8
@@ -35,20 +36,22 @@ class Row:
     only: frozenset[str] = frozenset()
 
 
-def _count(base: int, scale: float) -> int:
+def count(base: int, scale: float) -> int:
+    """How often to do what is done `base` times at scale 1; at least three times."""
     return max(3, round(base * scale))
 
 
 def first_echo(target: Target, scale: float) -> Samples:
     def once() -> float:
         made: list[Box] = []
+        target.settle()
         try:
             return milliseconds(lambda: _create_and_echo(target, made))
         finally:
             for box in made:
                 box.delete()
 
-    return Samples().measure(_count(15, scale), once)
+    return Samples().measure(count(15, scale), once)
 
 
 def _create_and_echo(target: Target, made: list[Box]) -> None:
@@ -59,13 +62,14 @@ def _create_and_echo(target: Target, made: list[Box]) -> None:
 def create(target: Target, scale: float) -> Samples:
     def once() -> float:
         made: list[Box] = []
+        target.settle()
         try:
             return milliseconds(lambda: made.append(target.create()))
         finally:
             for box in made:
                 box.delete()
 
-    return Samples().measure(_count(15, scale), once)
+    return Samples().measure(count(15, scale), once)
 
 
 def delete(target: Target, scale: float) -> Samples:
@@ -74,7 +78,7 @@ def delete(target: Target, scale: float) -> Samples:
         box.echo()
         return milliseconds(box.delete)
 
-    return Samples().measure(_count(10, scale), once)
+    return Samples().measure(count(10, scale), once)
 
 
 def on_one_box(times: int, action: Callable[[Box], object]) -> Callable[[Target, float], Samples]:
@@ -82,7 +86,7 @@ def on_one_box(times: int, action: Callable[[Box], object]) -> Callable[[Target,
         box = target.create()
         try:
             action(box)
-            return Samples().measure(_count(times, scale), lambda: milliseconds(lambda: action(box)))
+            return Samples().measure(count(times, scale), lambda: milliseconds(lambda: action(box)))
         finally:
             box.delete()
 
@@ -94,7 +98,7 @@ def writing(size: int, times: int) -> Callable[[Target, float], Samples]:
         data, box = secrets.token_bytes(size), target.create()
         try:
             box.write(data)
-            return Samples().measure(_count(times, scale), lambda: mib_per_s(size, lambda: box.write(data)))
+            return Samples().measure(count(times, scale), lambda: mib_per_s(size, lambda: box.write(data)))
         finally:
             box.delete()
 
@@ -107,7 +111,7 @@ def reading(size: int, times: int) -> Callable[[Target, float], Samples]:
         try:
             box.write(secrets.token_bytes(size))
             box.read(size)
-            return Samples().measure(_count(times, scale), lambda: mib_per_s(size, lambda: box.read(size)))
+            return Samples().measure(count(times, scale), lambda: mib_per_s(size, lambda: box.read(size)))
         finally:
             box.delete()
 
@@ -120,12 +124,33 @@ def burst(size: int, times: int) -> Callable[[Target, float], Samples]:
     def take(target: Target, scale: float) -> Samples:
         def once() -> float:
             made: list[Box] = []
+            target.settle()
             try:
                 return milliseconds(lambda: _crowd(target, made, size, size))
             finally:
                 _delete_all(made)
 
         return Samples().measure(max(1, round(times * scale)), once)
+
+    return take
+
+
+def burst_each(size: int) -> Callable[[Target, float], Samples]:
+    """What each one of a burst waits from its call until it has echoed."""
+
+    def take(target: Target, scale: float) -> Samples:
+        del scale
+        made: list[Box] = []
+        target.settle()
+        try:
+            with ThreadPoolExecutor(size) as pool:
+                done = [pool.submit(milliseconds, lambda: _create_and_echo(target, made)) for _ in range(size)]
+            return Samples(
+                [one.result() for one in done if not one.exception()],
+                [str(e) for one in done if (e := one.exception())],
+            )
+        finally:
+            _delete_all(made)
 
     return take
 
@@ -204,3 +229,11 @@ ROWS = (
     ),
     *(Row(among(alive), "ms", create_among(alive, 10), {}, only=only) for alive, only in ALIVE.items()),
 )
+
+POOL_ROWS = (
+    Row("create, from the pool", "ms", create, {"crun": 10, "runsc": 10}),
+    Row("create -> first echo, from the pool", "ms", first_echo, {"crun": 25, "runsc": 45}),
+    Row(f"burst of {BURST_POOL}, pool of {SPARES}", "ms", burst(BURST_POOL, 1), {}),
+    Row(f"one of a burst of {BURST_POOL}", "ms", burst_each(BURST_POOL), {"crun": 1000}),
+)
+"""Taken on a server whose pool keeps SPARES of each runtime, full before each sample."""

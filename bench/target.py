@@ -31,4 +31,8 @@ class Target(Protocol):
     name: str
     runtime: str
 
+    def settle(self) -> None:
+        """Be ready for a measure of creating; takes as long as it takes."""
+        ...
+
     def create(self) -> Box: ...

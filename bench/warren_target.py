@@ -1,5 +1,7 @@
 """A Warren sandbox, through the unmodified `e2b` package."""
 
+import json
+import time
 from dataclasses import dataclass
 
 from e2b import Sandbox
@@ -9,6 +11,8 @@ from tests.e2e.local_server import LocalServer
 
 PATH = "/home/user/bench.bin"
 LIFE_S = 900
+FILL_DEADLINE_S = 120.0
+LOOK_EVERY_S = 0.2
 
 
 @dataclass
@@ -48,6 +52,20 @@ class WarrenTarget:
     name: str
     server: LocalServer
     runtime: str
+    pooled: bool = False
+    """Whether its server keeps spares, so that they have to be there before a create is measured."""
+
+    def settle(self) -> None:
+        ends = time.monotonic() + FILL_DEADLINE_S
+        while self.pooled and not self._is_full():
+            if time.monotonic() > ends:
+                raise RuntimeError(f"cannot wait for the pool any longer than {FILL_DEADLINE_S:g} s")
+            time.sleep(LOOK_EVERY_S)
+
+    def _is_full(self) -> bool:
+        levels = json.loads(self.server.run("pool", "list", "--json").stdout)
+        mine = [level for level in levels if level["runtime"] == self.runtime]
+        return bool(mine) and all(level["ready"] >= level["wanted"] > 0 for level in mine)
 
     def create(self) -> WarrenBox:
         headers = {"X-Warren-Runtime": self.runtime}

@@ -1,0 +1,82 @@
+"""Falling asleep, waking and being copied, with a program inside that holds 64 MiB; through the unmodified SDK."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from e2b import Sandbox
+
+from bench.rows import Row, count
+from bench.samples import Samples, milliseconds
+from bench.target import Target
+from bench.warren_target import LIFE_S, WarrenBox, WarrenTarget
+
+HEAP_MIB = 64
+FORKS = 10
+HOLD = (
+    f"python3 -c 'import os,time; heap=bytearray(os.urandom({HEAP_MIB} << 20)); print(1, flush=True); time.sleep(9999)'"
+)
+MEMORY = frozenset({"runsc"})
+
+
+@contextmanager
+def _heavy(target: Target) -> Iterator[Sandbox]:
+    """A sandbox whose program has filled its heap."""
+    assert isinstance(target, WarrenTarget)
+    box: WarrenBox = target.create()
+    try:
+        next(iter(box.sandbox.commands.run(HOLD, background=True, timeout=0)))
+        yield box.sandbox
+    finally:
+        box.delete()
+
+
+def _each_time(times: int, once: Callable[[Sandbox], float]) -> Callable[[Target, float], Samples]:
+    def take(target: Target, scale: float) -> Samples:
+        with _heavy(target) as sandbox:
+            return Samples().measure(count(times, scale), lambda: once(sandbox))
+
+    return take
+
+
+def _pause(sandbox: Sandbox) -> float:
+    taken = milliseconds(sandbox.pause)
+    sandbox.connect(timeout=LIFE_S)
+    return taken
+
+
+def _resume(sandbox: Sandbox) -> float:
+    """Until the guest has answered a command, which is what a user waits for."""
+    sandbox.pause()
+
+    def wake() -> None:
+        sandbox.connect(timeout=LIFE_S)
+        sandbox.commands.run("true")
+
+    return milliseconds(wake)
+
+
+def _snapshot(sandbox: Sandbox) -> float:
+    made: list[str] = []
+    taken = milliseconds(lambda: made.append(sandbox.create_snapshot().snapshot_id))
+    Sandbox.delete_snapshot(made[0], **sandbox.connection_config.get_api_params())
+    return taken
+
+
+def _fork(sandbox: Sandbox) -> float:
+    copies: list[Sandbox | Exception] = []
+    taken = milliseconds(lambda: copies.extend(sandbox.fork(count=FORKS, timeout=LIFE_S)))
+    failed = [copy for copy in copies if isinstance(copy, Exception)]
+    for copy in copies:
+        if isinstance(copy, Sandbox):
+            copy.kill()
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {FORKS} copies failed: {failed[0]}")
+    return taken
+
+
+ROWS = (
+    Row(f"pause, {HEAP_MIB} MiB heap", "ms", _each_time(8, _pause), {"runsc": 200}),
+    Row(f"resume to first answer, {HEAP_MIB} MiB", "ms", _each_time(8, _resume), {"runsc": 250}),
+    Row(f"snapshot, {HEAP_MIB} MiB heap", "ms", _each_time(5, _snapshot), {}, only=MEMORY),
+    Row(f"fork of {FORKS}, {HEAP_MIB} MiB heap", "ms", _each_time(3, _fork), {"runsc": 1200}, only=MEMORY),
+)
