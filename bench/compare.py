@@ -28,9 +28,8 @@ def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    rows = [
-        row for row in chosen(ROWS, wanted.only or SHORT) if wanted.only or not row.name.startswith("create the last")
-    ]
+    rows = chosen(ROWS, wanted.only or SHORT)
+    rows = rows if wanted.only else [row for row in rows if not row.name.startswith("create the last")]
     with tempfile.TemporaryDirectory(prefix="warren-compare-") as name, ExitStack() as stack:
         folder = Path(name)
         before = stack.enter_context(_checkout(wanted.commit, folder / "before"))

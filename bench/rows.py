@@ -145,10 +145,8 @@ def burst_each(size: int) -> Callable[[Target, float], Samples]:
         try:
             with ThreadPoolExecutor(size) as pool:
                 done = [pool.submit(milliseconds, lambda: _create_and_echo(target, made)) for _ in range(size)]
-            return Samples(
-                [one.result() for one in done if not one.exception()],
-                [str(e) for one in done if (e := one.exception())],
-            )
+            failures = [str(error) for one in done if (error := one.exception()) is not None]
+            return Samples([one.result() for one in done if one.exception() is None], failures)
         finally:
             _delete_all(made)
 

@@ -12,9 +12,7 @@ from bench.warren_target import LIFE_S, WarrenBox, WarrenTarget
 
 HEAP_MIB = 64
 FORKS = 10
-HOLD = (
-    f"python3 -c 'import os,time; heap=bytearray(os.urandom({HEAP_MIB} << 20)); print(1, flush=True); time.sleep(9999)'"
-)
+PROGRAM = f"import os, time; heap = bytearray(os.urandom({HEAP_MIB} << 20)); print(1, flush=True); time.sleep(9999)"
 MEMORY = frozenset({"runsc"})
 
 
@@ -24,7 +22,7 @@ def _heavy(target: Target) -> Iterator[Sandbox]:
     assert isinstance(target, WarrenTarget)
     box: WarrenBox = target.create()
     try:
-        next(iter(box.sandbox.commands.run(HOLD, background=True, timeout=0)))
+        next(iter(box.sandbox.commands.run(f'exec python3 -c "{PROGRAM}"', background=True, timeout=0)))
         yield box.sandbox
     finally:
         box.delete()

@@ -28,6 +28,7 @@ class Settings:
     pool_slots: network slots prepared ahead. pool: spare sandboxes of built-in templates kept started, as
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
     kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
+    idle: how deep sandboxes of a template sleep while nobody uses them, see `model.idle`.
     log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
     checkpoint_key_file: 32 random bytes that checkpoints are encrypted with; none leaves them in the open.
     audit_required: refuse every change while the audit log cannot be written.
@@ -56,6 +57,7 @@ class Settings:
     pool: tuple[str, ...] = ("base=2",)
     pool_sandboxes: int = 8
     pool_memory_mb: int = 8192
+    idle: tuple[str, ...] = ()
     max_slots: int = 1000
     log_level: str = "info"
     log_json: bool = False

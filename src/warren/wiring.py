@@ -23,6 +23,7 @@ from warren.contracts.audit import Audit
 from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
+from warren.control.activity import Activity
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
 from warren.control.denials import Denials
@@ -31,6 +32,7 @@ from warren.control.forking import Forking
 from warren.control.health import GuestHealth
 from warren.control.host_memory import is_memory_short
 from warren.control.identity import load_identity, settle
+from warren.control.idleness import Idleness
 from warren.control.keys import Keys
 from warren.control.launching import Launcher
 from warren.control.live import LiveSandboxes
@@ -56,6 +58,7 @@ from warren.guest.guestd import GuestdClient
 from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unauthenticated, Unavailable
+from warren.model.idle import parse_ladders
 from warren.model.pool import Budget, parse_floors
 from warren.model.server import Server
 from warren.settings import Settings
@@ -83,6 +86,8 @@ class Control:
     watches: Watches
     pausing: Pausing
     waking: Waking
+    activity: Activity
+    idleness: Idleness
     supervision: Supervision
     observations: Observations
     denials: Denials
@@ -108,10 +113,6 @@ def build_control(
         engine=engine, guest=guest, store=store, clock=clock, tokens=tokens, live=live,
         watches=watches, checkpoints=checkpoints, ending=ending, work=work,
     )  # fmt: skip
-    supervision = Supervision(
-        server_id=server_id, engine=engine, store=store, clock=clock, live=live,
-        watches=watches, ending=ending, pausing=pausing, checkpoints=checkpoints, work=work,
-    )  # fmt: skip
     launcher = Launcher(engine=engine, guest=guest, tokens=tokens, images=images)
     spares = Spares(
         engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=meters,
@@ -125,6 +126,15 @@ def build_control(
         engine=engine, launcher=launcher, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work,
     )  # fmt: skip
+    supervision = Supervision(
+        server_id=server_id, engine=engine, store=store, clock=clock, live=live, watches=watches,
+        ending=ending, pausing=pausing, resuming=resuming, checkpoints=checkpoints, work=work,
+    )  # fmt: skip
+    activity = Activity(clock)
+    idleness = Idleness(
+        server_id=server_id, engine=engine, store=store, clock=clock, activity=activity,
+        pausing=pausing, resuming=resuming, ladders=parse_ladders(settings.idle),
+    )  # fmt: skip
     snapshots = Snapshots(engine=engine, store=store, clock=clock, ids=ids, checkpoints=checkpoints, work=work)
     sandboxes = Sandboxes(
         engine=engine, store=store, clock=clock, tokens=tokens, elsewhere=Elsewhere(server_id=server_id, store=store),
@@ -132,7 +142,7 @@ def build_control(
         forking=Forking(engine=engine, checkpoints=checkpoints, starting=starting, work=work), snapshots=snapshots,
     )  # fmt: skip
     waking = Waking(server_id=server_id, store=store, live=live, resuming=resuming, audit=audit)
-    observations = Observations(engine=engine, guest=guest, store=store, clock=clock, live=live)
+    observations = Observations(engine=engine, guest=guest, store=store, clock=clock, live=live, activity=activity)
     context = Context(
         sandboxes=sandboxes,
         observations=observations,
@@ -154,6 +164,8 @@ def build_control(
         watches=watches,
         pausing=pausing,
         waking=waking,
+        activity=activity,
+        idleness=idleness,
         supervision=supervision,
         observations=observations,
         denials=Denials(engine=engine, clock=clock, audit=audit, meters=meters),
@@ -263,11 +275,13 @@ async def serve(settings: Settings) -> None:
         work.spawn(control.observations.run(), "observations")
         work.spawn(control.denials.run(), "denials")
         work.spawn(control.health.run(), "health")
+        work.spawn(control.idleness.run(), "idleness")
         work.spawn(control.spares.run(lambda: control.starting.is_idle, is_memory_short), "pool")
         stack.push_async_callback(control.spares.drain)
         gateway = Gateway(
             control.live,
             control.waking,
+            control.activity,
             host=settings.host,
             port=settings.gateway_port,
             tls=tls_files(settings),

@@ -39,6 +39,19 @@ class Routes(Protocol):
         ...
 
 
+class Traffic(Protocol):
+    """Whom the gateway tells of each request that it relays, by the sandbox's id (or a name that is none, to the API).
+
+    A sandbox that has none open for a while may be put to sleep.
+    """
+
+    def enter(self, sandbox_id: str) -> None: ...
+
+    def leave(self, sandbox_id: str) -> None:
+        """Once for each `enter`, however the request ended."""
+        ...
+
+
 class Sleepers(Protocol):
     """What the gateway asks when a sandbox has no route: it may only be asleep."""
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from warren.model.observation import Level, LogEntry, Metric
-from warren.model.pause import Pause
+from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.server import Server
@@ -121,7 +121,8 @@ class Sandboxes(Protocol):
     async def overdue(self, server_id: str, now: datetime) -> Sequence[Sandbox]:
         """Of all projects, this server's sandboxes that are to be ended now and are not being ended.
 
-        Those are the running ones whose deadline has come, and the ones that are wished gone.
+        Those are the running ones whose deadline has come, the idle ones among them that were put to sleep, and the
+        ones that are wished gone.
         """
         ...
 
@@ -178,6 +179,10 @@ class Sleep(Protocol):
 
     async def sleeper(self, sandbox_id: str) -> Sandbox | None:
         """A sandbox of whatever project that sleeps, or is on its way into sleep or out of it."""
+        ...
+
+    async def keep_asleep(self, sandbox_id: str, by: PauseCause) -> Sandbox | None:
+        """Another cause for a sandbox that is paused: from idle, which anything wakes, to one that its owner wished."""
         ...
 
     async def referenced_checkpoints(self) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """When each sandbox was last used: by traffic through the gateway, or by work of its own."""
 
+from collections.abc import Set
 from datetime import datetime, timedelta
 
 from warren.contracts.clock import Clock
@@ -7,7 +8,7 @@ from warren.model import limits
 
 
 class Activity:
-    """A sandbox with a request open is in use; so is one whose processors work. Implements `contracts.routing.Usage`."""
+    """A sandbox with a request open is in use, and so is one that computes. Implements `contracts.routing.Traffic`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -35,5 +36,7 @@ class Activity:
             return timedelta()
         return now - self._last.setdefault(sandbox_id, now)
 
-    def forget(self, sandbox_id: str) -> None:
-        self._last.pop(sandbox_id, None)
+    def forget_others(self, known: Set[str]) -> None:
+        """Drop what is remembered of sandboxes that are not there any more."""
+        for gone in self._last.keys() - known:
+            del self._last[gone]

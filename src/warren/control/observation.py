@@ -11,6 +11,7 @@ from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.routing import Route
 from warren.contracts.store import LogQuery, Store
+from warren.control.activity import Activity
 from warren.control.live import LiveSandboxes
 from warren.model import limits
 from warren.model.errors import BadRequest, SandboxNotFound, WarrenError
@@ -25,8 +26,18 @@ _ASKED_AT_ONCE = 16
 
 
 class Observations:
-    def __init__(self, *, engine: Engine, guest: Guest, store: Store, clock: Clock, live: LiveSandboxes) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        guest: Guest,
+        store: Store,
+        clock: Clock,
+        live: LiveSandboxes,
+        activity: Activity,
+    ) -> None:
         self._engine, self._guest, self._store, self._clock, self._live = engine, guest, store, clock, live
+        self._activity = activity
         self._before: dict[str, tuple[datetime, Usage]] = {}
         self._log_seen: dict[str, int] = {}
         self._log_locks: dict[str, asyncio.Lock] = {}
@@ -93,7 +104,9 @@ class Observations:
         now = self._clock.now()
         before = self._before.get(sandbox_id)
         self._before[sandbox_id] = (now, usage)
-        return metric_of(sandbox_id, now, usage, before)
+        metric = metric_of(sandbox_id, now, usage, before)
+        self._activity.worked(sandbox_id, metric.cpu_used_pct)
+        return metric
 
     async def _fetch_logs(self, route: Route) -> None:
         sandbox_id = route.sandbox_id

@@ -106,6 +106,15 @@ class Pausing:
             await self._note(sandbox, Level.WARN, f"cannot pause to disk at the deadline, freezing: {error.message}")
             await self._freeze_or_end(sandbox, replace(pause, kind=PauseKind.FROZEN))
 
+    async def idle(self, sandbox: Sandbox, kind: PauseKind) -> None:
+        """Pause because nobody uses it. Raises what `pause` raises; a silent guest stays where it is."""
+        if not await self._guest_answers(sandbox):
+            raise GuestSilent
+        project = await self._store.project(sandbox.project_id)
+        if project is not None and kind is not PauseKind.FROZEN:
+            await self._checkpoints.check_room(project)
+        await self._fall_asleep(sandbox, Pause(None, kind, PauseCause.IDLE, self._clock.now()))
+
     @contextmanager
     def at_work(self, sandbox_id: str) -> Generator[None]:
         """While somebody here pauses or resumes a sandbox, `is_at_work` says so, and nobody recovers it."""

@@ -27,7 +27,7 @@ from warren.model.errors import (
     WarrenError,
 )
 from warren.model.observation import Level, LogEntry
-from warren.model.pause import Pause, PauseKind
+from warren.model.pause import Pause, PauseCause, PauseKind
 from warren.model.pool import Kind
 from warren.model.project import Project
 from warren.model.sandbox import EndReason, Sandbox, State
@@ -73,6 +73,16 @@ class Resuming:
             self._under_way[sandbox.id] = under_way
             under_way.add_done_callback(lambda _: self._under_way.pop(sandbox.id, None))
         return await asyncio.shield(under_way)
+
+    async def wake_idle(self, sandbox: Sandbox) -> Sandbox:
+        """Wake a sandbox that idleness put to sleep, for its owner to find it as if it had run: its deadline stays.
+
+        Raises what `resume` raises.
+        """
+        project = await self._store.project(sandbox.project_id)
+        if project is None:
+            raise SandboxNotFound.of(sandbox.id)
+        return await self.resume(project, sandbox, 0)
 
     async def _wake(self, project: Project, sandbox: Sandbox, timeout_s: int, memory: bool) -> Sandbox:
         sandbox = await self._asleep(sandbox)
@@ -141,7 +151,10 @@ class Resuming:
         await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
 
     async def _hand_out(self, sandbox: Sandbox, placement: Placement, timeout_s: int) -> Sandbox:
-        awake = await self._store.mark_awake(sandbox.id, self._clock.now() + timedelta(seconds=timeout_s))
+        expires_at = self._clock.now() + timedelta(seconds=timeout_s)
+        if sandbox.pause is not None and sandbox.pause.by is PauseCause.IDLE:
+            expires_at = max(expires_at, sandbox.expires_at)
+        awake = await self._store.mark_awake(sandbox.id, expires_at)
         if awake is None:
             await self._engine.destroy(sandbox.id)
             raise SandboxNotFound.of(sandbox.id)  # killed while it woke up

@@ -240,7 +240,7 @@ class Sandboxes:
         return sandbox
 
     async def _awake(self, project: Project, sandbox_id: str) -> Sandbox:
-        sandbox = await self._visible(project, sandbox_id)
+        sandbox = await self._roused(await self._visible(project, sandbox_id))
         if sandbox.state.is_asleep:
             raise SandboxPaused(f"cannot change sandbox {sandbox_id}: it is paused; connect to it first")
         return sandbox
@@ -248,4 +248,10 @@ class Sandboxes:
     async def _here(self, project: Project, sandbox_id: str) -> Sandbox:
         sandbox = await self._visible(project, sandbox_id)
         await self._elsewhere.refuse(sandbox)
+        return await self._roused(sandbox)
+
+    async def _roused(self, sandbox: Sandbox) -> Sandbox:
+        """Awake, if it sleeps only because nobody used it."""
+        if sandbox.is_idle and not self._elsewhere.has(sandbox):
+            return await self._resuming.wake_idle(sandbox)
         return sandbox

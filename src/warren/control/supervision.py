@@ -12,11 +12,13 @@ from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
 from warren.control.live import LiveSandboxes
 from warren.control.pausing import Pausing, is_frozen
+from warren.control.resuming import Resuming
 from warren.control.sandbox_end import Ending
 from warren.control.watches import LONGEST_NAP_S, Watches
 from warren.control.work import Work
 from warren.model import limits
 from warren.model.errors import WarrenError
+from warren.model.pause import PauseCause
 from warren.model.sandbox import Desired, EndReason, Sandbox, State
 
 log = structlog.get_logger(__name__)
@@ -39,12 +41,13 @@ class Supervision:
         watches: Watches,
         ending: Ending,
         pausing: Pausing,
+        resuming: Resuming,
         checkpoints: Checkpoints,
         work: Work,
     ) -> None:
         self._server_id, self._engine, self._store, self._clock = server_id, engine, store, clock
         self._live, self._watches, self._ending, self._work = live, watches, ending, work
-        self._pausing, self._checkpoints = pausing, checkpoints
+        self._pausing, self._resuming, self._checkpoints = pausing, resuming, checkpoints
 
     async def adopt(self) -> None:
         """After a start: take over what runs, finish what was half done, destroy what nobody knows."""
@@ -115,10 +118,18 @@ class Supervision:
             if sandbox.desired is Desired.GONE:
                 self._work.spawn(self._ending.end(sandbox.id, EndReason.KILLED), f"end {sandbox.id}")
             elif sandbox.lifecycle.auto_pause:
-                self._work.spawn(self._pausing.at_deadline(sandbox), f"pause {sandbox.id}")
+                self._work.spawn(self._pause_at_deadline(sandbox), f"pause {sandbox.id}")
             else:
                 self._work.spawn(self._ending.end(sandbox.id, EndReason.EXPIRED), f"end {sandbox.id}")
         self._watches.take_due(now)
+
+    async def _pause_at_deadline(self, sandbox: Sandbox) -> None:
+        """One that idleness put on disk has what its owner wished; one that it froze goes there now."""
+        if sandbox.is_idle and not is_frozen(sandbox):
+            await self._store.keep_asleep(sandbox.id, PauseCause.DEADLINE)
+            return
+        awake = await self._resuming.wake_idle(sandbox) if sandbox.is_idle else sandbox
+        await self._pausing.at_deadline(awake)
 
     async def _heed_wishes(self) -> None:
         while True:

@@ -43,7 +43,8 @@ class Waking:
         try:
             if project is None or not await self._store.keys(project.id):
                 raise Forbidden("cannot wake the sandbox: no key of its project is in force any more")
-            await self._resuming.resume(project, sandbox, lifetime_s(sandbox, project))
+            seconds = 0 if sandbox.is_idle else lifetime_s(sandbox, project)
+            await self._resuming.resume(project, sandbox, seconds)
         except WarrenError as error:
             self._note(sandbox, Outcome.REFUSED, error.code)
             raise
@@ -59,7 +60,9 @@ class Waking:
         if not self._live.is_asleep(sandbox_id):
             return None
         sandbox = await self._store.sleeper(sandbox_id)
-        if sandbox is None or sandbox.server_id != self._server_id or not sandbox.lifecycle.auto_resume:
+        if sandbox is None or sandbox.server_id != self._server_id:
+            return None
+        if not (sandbox.lifecycle.auto_resume or sandbox.is_idle):
             return None
         # Booting is no answer to a request: what it would find is not what it was meant for (wire contract 6.1.7).
         files_alone = sandbox.pause is not None and sandbox.pause.kind is PauseKind.FILESYSTEM

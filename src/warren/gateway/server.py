@@ -9,7 +9,7 @@ from aiohttp import web
 
 from warren.contracts.audit import Audit
 from warren.contracts.engine import GUEST_PORT
-from warren.contracts.routing import Routes, Sleepers
+from warren.contracts.routing import Routes, Sleepers, Traffic
 from warren.gateway import pages, tally
 from warren.gateway.admission import Asked, ToAbsent, ToApi, ToSandbox, admit, origin_form
 from warren.gateway.certificates import TlsFiles, ensure_certificates
@@ -42,6 +42,7 @@ class Gateway:
         self,
         routes: Routes,
         sleepers: Sleepers,
+        traffic: Traffic,
         *,
         host: str,
         port: int,
@@ -54,7 +55,7 @@ class Gateway:
         name_of_home: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self.host, self.port, self.tls_port = host, port, tls_port
-        self._routes, self._sleepers = routes, sleepers
+        self._routes, self._sleepers, self._traffic = routes, sleepers, traffic
         self._name_of_home = name_of_home
         self._tls = tls
         self._domain = domain.lower()
@@ -166,6 +167,7 @@ class Gateway:
         is_ours = link.control_token is None or port == GUEST_PORT
         own = {request_id.HEADER: request_id.accepted(request.headers.get(request_id.HEADER))} if is_ours else {}
         scheme = "https" if relay.client.get_extra_info("sslcontext") else "http"
+        self._traffic.enter(link.key)
         try:
             with tracing.span(f"relay {relay.kind}", request.headers.get(tracing.PARENT), **own):
                 if is_ours and (parent := tracing.traceparent()) is not None:
@@ -175,6 +177,7 @@ class Gateway:
         except (PortClosed, BadUpstream) as error:
             return self._refusal(link, port, closed=isinstance(error, PortClosed))
         finally:
+            self._traffic.leave(link.key)
             link.leave(relay)
 
     def _refusal(self, link: Link, port: int, *, closed: bool) -> Refusal:

@@ -149,6 +149,14 @@ FORK_DEFAULT_TIMEOUT_S = 15
 FORK_MAX = 20
 """Copies of one fork (wire contract S19)."""
 
+# --- the idle ladder ---------------------------------------------------------------------------------------
+IDLE_PERIOD_S = 2.0
+"""Seconds between two looks for sandboxes that have been idle for long enough."""
+IDLE_CPU_PCT = 2.0
+"""Per cent of one processor; a sandbox that uses more is at work, though nobody talks to it."""
+IDLE_STEPS_AT_ONCE = 4
+"""Sandboxes put a step deeper at the same time: writing them to disk is for quiet hours."""
+
 # --- observation -------------------------------------------------------------------------------------------
 METRICS_PERIOD_S = 5.0
 METRICS_KEPT_PER_SANDBOX = 17_280

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from warren.model import limits
-from warren.model.pause import Lifecycle, Pause, PauseKind
+from warren.model.pause import Lifecycle, Pause, PauseCause, PauseKind
 from warren.model.policy import NetworkPolicy
 
 SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
@@ -122,6 +122,11 @@ class Sandbox:
     end_reason: EndReason | None = None
     ended_at: datetime | None = None
     server_id: str = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it was put to sleep because nobody used it: its deadline goes on, and whatever is asked wakes it."""
+        return self.state.is_asleep and self.pause is not None and self.pause.by is PauseCause.IDLE
 
     @property
     def holds_place(self) -> bool:

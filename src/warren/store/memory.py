@@ -112,7 +112,7 @@ class MemoryStore(MemorySleep):
         return [
             row
             for row in self._on(server_id)
-            if (row.state is State.RUNNING and row.expires_at <= now)
+            if ((row.state is State.RUNNING or (row.state is State.PAUSED and row.is_idle)) and row.expires_at <= now)
             or (row.state.can_kill and row.desired is Desired.GONE)
         ]
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from warren.contracts.store import SnapshotQuery
 from warren.model.errors import LimitReached
-from warren.model.pause import Pause
+from warren.model.pause import Pause, PauseCause
 from warren.model.sandbox import Sandbox, State
 from warren.model.snapshot import Snapshot, SnapshotUsage
 
@@ -40,6 +40,11 @@ class MemorySleep:
     async def sleeper(self, sandbox_id: str) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)
         return row if row is not None and row.state.is_asleep else None
+
+    async def keep_asleep(self, sandbox_id: str, by: PauseCause) -> Sandbox | None:
+        row = self._sandboxes.get(sandbox_id)
+        pause = None if row is None or row.pause is None else replace(row.pause, by=by)
+        return self._change(sandbox_id, {State.PAUSED}, pause=pause)
 
     async def referenced_checkpoints(self) -> frozenset[str]:
         paused = {row.pause.checkpoint_id for row in self._sandboxes.values() if row.state.is_live and row.pause}

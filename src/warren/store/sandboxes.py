@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from warren.contracts.store import SandboxQuery
 from warren.model import limits
 from warren.model.errors import AlreadyExists
-from warren.model.pause import PauseKind
+from warren.model.pause import PauseCause, PauseKind
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.store import schema
 from warren.store.sandbox_row import from_row, label, network_text, to_row
@@ -128,7 +128,8 @@ async def live(connection: AsyncConnection, server_id: str) -> Sequence[Sandbox]
 
 
 async def overdue(connection: AsyncConnection, server_id: str, now: datetime) -> Sequence[Sandbox]:
-    expired = and_(_COLUMNS.state == State.RUNNING.value, _COLUMNS.expires_at <= now)
+    idle = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_by == PauseCause.IDLE.value)
+    expired = and_(or_(_COLUMNS.state == State.RUNNING.value, idle), _COLUMNS.expires_at <= now)
     unwanted = and_(_COLUMNS.state.in_(_KILLABLE), _COLUMNS.desired == Desired.GONE.value)
     due = select(_ROWS).where(_COLUMNS.server_id == server_id, or_(expired, unwanted))
     return [from_row(row) for row in await connection.execute(due)]

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.model.errors import LimitReached
-from warren.model.pause import Pause
+from warren.model.pause import Pause, PauseCause
 from warren.model.sandbox import Sandbox, State
 from warren.model.snapshot import SnapshotUsage
 from warren.store import schema
@@ -48,6 +48,10 @@ async def sleeper(connection: AsyncConnection, sandbox_id: str) -> Sandbox | Non
     asleep = select(schema.sandboxes).where(_SANDBOXES.id == sandbox_id, _SANDBOXES.state.in_(_ASLEEP))
     row = (await connection.execute(asleep)).one_or_none()
     return None if row is None else from_row(row)
+
+
+async def keep_asleep(connection: AsyncConnection, sandbox_id: str, by: PauseCause) -> Sandbox | None:
+    return await change(connection, sandbox_id, frozenset({State.PAUSED}), {"pause_by": by.value})
 
 
 async def referenced_checkpoints(connection: AsyncConnection) -> frozenset[str]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery, SnapshotQuery
 from warren.model.observation import LogEntry, Metric
-from warren.model.pause import Pause
+from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.server import Server
@@ -121,6 +121,9 @@ class SqlStore:
 
     async def mark_awake(self, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
         return await self._database.track(sleep.mark_awake, sandbox_id, expires_at)
+
+    async def keep_asleep(self, sandbox_id: str, by: PauseCause) -> Sandbox | None:
+        return await self._database.track(sleep.keep_asleep, sandbox_id, by)
 
     async def sleeper(self, sandbox_id: str) -> Sandbox | None:
         return await self._database.read(sleep.sleeper, sandbox_id)

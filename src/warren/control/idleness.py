@@ -1,0 +1,103 @@
+"""Down the idle ladder, and no way up: whatever is asked of a sandbox wakes it from any step."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+import structlog
+
+from warren.contracts.clock import Clock
+from warren.contracts.engine import Engine
+from warren.contracts.store import Store
+from warren.control.activity import Activity
+from warren.control.pausing import Pausing
+from warren.control.resuming import Resuming
+from warren.model import limits
+from warren.model.errors import WarrenError
+from warren.model.idle import Ladder, Step
+from warren.model.pause import PauseKind
+from warren.model.sandbox import Sandbox, State
+
+log = structlog.get_logger(__name__)
+
+EVERY_TEMPLATE = "*"
+_NO_LADDER = Ladder()
+
+
+class Idleness:
+    """`ladders`: by a template's name or id; the one of EVERY_TEMPLATE for those that have none."""
+
+    def __init__(
+        self,
+        *,
+        server_id: str,
+        engine: Engine,
+        store: Store,
+        clock: Clock,
+        activity: Activity,
+        pausing: Pausing,
+        resuming: Resuming,
+        ladders: Mapping[str, Ladder],
+    ) -> None:
+        self._server_id, self._engine, self._store, self._clock = server_id, engine, store, clock
+        self._activity, self._pausing, self._resuming = activity, pausing, resuming
+        self._ladders = ladders
+        self._reclaimed: set[str] = set()
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled; not at all without a ladder."""
+        while self._ladders:
+            await self._clock.sleep_until(self._clock.now() + timedelta(seconds=limits.IDLE_PERIOD_S))
+            try:
+                await self.look()
+            except Exception:
+                log.exception("looking for idle sandboxes failed; it runs again")
+
+    async def look(self) -> None:
+        """Take each sandbox one step deeper that has earned it."""
+        known = await self._store.live_sandboxes(self._server_id)
+        gate = asyncio.Semaphore(limits.IDLE_STEPS_AT_ONCE)
+        await asyncio.gather(*(self._consider(sandbox, gate) for sandbox in known))
+        ids = {sandbox.id for sandbox in known}
+        self._activity.forget_others(ids)
+        self._reclaimed &= {sandbox.id for sandbox in known if sandbox.is_idle}
+
+    async def _consider(self, sandbox: Sandbox, gate: asyncio.Semaphore) -> None:
+        if sandbox.state is not State.RUNNING and not sandbox.is_idle:
+            return
+        idle = self._activity.idle_for(sandbox.id)
+        earned, now = self._ladder(sandbox).step_after(idle), self._step(sandbox)
+        if earned <= now:
+            return
+        async with gate:
+            try:
+                await self._descend(sandbox, now, earned)
+            except WarrenError as error:
+                log.info("idle sandbox stays where it is", sandbox=sandbox.id, step=now.name, error=error.message)
+
+    def _ladder(self, sandbox: Sandbox) -> Ladder:
+        names = (sandbox.alias or "", sandbox.template_id, EVERY_TEMPLATE)
+        return next((self._ladders[name] for name in names if name in self._ladders), _NO_LADDER)
+
+    def _step(self, sandbox: Sandbox) -> Step:
+        if sandbox.pause is None:
+            return Step.RUNNING
+        if sandbox.pause.kind is not PauseKind.FROZEN:
+            return Step.ON_DISK
+        return Step.RECLAIMED if sandbox.id in self._reclaimed else Step.FROZEN
+
+    async def _descend(self, sandbox: Sandbox, now: Step, earned: Step) -> None:
+        if earned is Step.ON_DISK and self._engine.keeps_memory(sandbox.runtime):
+            await self._to_disk(sandbox)
+            return
+        if now is Step.RUNNING:
+            await self._pausing.idle(sandbox, PauseKind.FROZEN)
+        if earned > Step.FROZEN and sandbox.id not in self._reclaimed:
+            given = await self._engine.reclaim(sandbox.id)
+            self._reclaimed.add(sandbox.id)
+            log.info("memory of an idle sandbox reclaimed", sandbox=sandbox.id, bytes=given)
+
+    async def _to_disk(self, sandbox: Sandbox) -> None:
+        """A frozen one runs for the moment that it takes: a checkpoint is made of what runs."""
+        awake = await self._resuming.wake_idle(sandbox) if sandbox.is_idle else sandbox
+        await self._pausing.idle(awake, PauseKind.MEMORY)

@@ -1,0 +1,157 @@
+"""The idle ladder over the in-memory engine, guest and store."""
+
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api_server import ApiServer, api_server
+from tests.unit.waiting import eventually
+from warren.control.activity import Activity
+from warren.model import limits
+from warren.model.pause import PauseKind
+from warren.model.sandbox import Sandbox, State
+
+pytestmark = pytest.mark.anyio
+
+LADDER = ("base=10/20/30",)
+Idle = Callable[[float], None]
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncGenerator[ApiServer]:
+    async with api_server(tmp_path, idle=LADDER) as running:
+        yield running
+
+
+@pytest.fixture
+def idle(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Idle:
+    """Says for how many seconds every sandbox has been idle from now on."""
+
+    def be(seconds: float) -> None:
+        monkeypatch.setattr(server.control.activity, "idle_for", lambda _: timedelta(seconds=seconds))
+
+    return be
+
+
+async def create(server: ApiServer, **fields: object) -> str:
+    answer = await server.client.post("/v2/sandboxes", json={"templateID": "base", "timeout": 60, **fields})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["sandboxID"]
+
+
+async def row(server: ApiServer, sandbox: str) -> Sandbox:
+    found = await server.store.sandbox(server.project.id, sandbox)
+    assert found is not None
+    return found
+
+
+async def test_it_sleeps_deeper_the_longer_nobody_uses_it(server: ApiServer, idle: Idle) -> None:
+    sandbox = await create(server)
+    for seconds, kinds in ((9, None), (10, PauseKind.FROZEN), (20, PauseKind.FROZEN), (30, PauseKind.MEMORY)):
+        idle(seconds)
+        await server.control.idleness.look()
+        pause = (await row(server, sandbox)).pause
+        assert (None if pause is None else pause.kind) is kinds
+    assert await server.engine.list() == []
+    assert len(await server.engine.checkpoints()) == 1
+
+
+async def test_a_runtime_that_keeps_no_memory_stays_in_memory(server: ApiServer, idle: Idle) -> None:
+    sandbox = await create(server, runtime="crun")
+    idle(10**6)
+    await server.control.idleness.look()
+    pause = (await row(server, sandbox)).pause
+    assert pause is not None
+    assert pause.kind is PauseKind.FROZEN
+
+
+@pytest.mark.parametrize("seconds", [10, 30])
+async def test_traffic_wakes_it_and_its_deadline_stays(server: ApiServer, idle: Idle, seconds: float) -> None:
+    sandbox = await create(server)
+    before = await row(server, sandbox)
+    idle(seconds)
+    await server.control.idleness.look()
+    assert await server.control.waking.asleep(sandbox) is not None
+    await server.control.waking.wake(sandbox)
+    after = await row(server, sandbox)
+    assert (after.state, after.expires_at) == (State.RUNNING, before.expires_at)
+
+
+async def test_what_its_owner_asks_finds_it_awake(server: ApiServer, idle: Idle) -> None:
+    sandbox = await create(server)
+    idle(10)
+    await server.control.idleness.look()
+    assert (await server.client.post(f"/sandboxes/{sandbox}/timeout", json={"timeout": 100})).status_code == 204
+    assert (await row(server, sandbox)).state is State.RUNNING
+    await server.control.idleness.look()
+    assert (await server.client.post(f"/sandboxes/{sandbox}/pause", json={})).status_code == 204
+    pause = (await row(server, sandbox)).pause
+    assert pause is not None
+    assert (pause.kind, pause.by.value) == (PauseKind.MEMORY, "owner")
+
+
+async def test_its_deadline_ends_it_asleep_or_not(server: ApiServer, idle: Idle) -> None:
+    sandbox = await create(server, timeout=1)
+    idle(30)
+    await server.control.idleness.look()
+
+    async def is_gone() -> bool:
+        return (await row(server, sandbox)).state is State.GONE
+
+    await eventually(is_gone)
+    assert await server.engine.checkpoints() == []
+
+
+@pytest.mark.parametrize("seconds", [10, 30])
+async def test_at_its_deadline_it_is_paused_where_the_owner_wished_so(
+    server: ApiServer, idle: Idle, seconds: float
+) -> None:
+    sandbox = await create(server, timeout=1, autoPause=True)
+    idle(seconds)
+    await server.control.idleness.look()
+
+    async def is_paused() -> bool:
+        found = await row(server, sandbox)
+        kept = found.pause is not None and (found.pause.kind, found.pause.by.value) == (PauseKind.MEMORY, "deadline")
+        return found.state is State.PAUSED and kept
+
+    await eventually(is_paused)
+
+
+async def test_who_is_used_stays_awake(server: ApiServer) -> None:
+    sandbox = await create(server)
+    await server.control.idleness.look()
+    assert (await row(server, sandbox)).state is State.RUNNING
+
+
+class Stopped:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+    async def sleep_until(self, when: datetime) -> None:
+        self.time = when
+
+
+async def test_requests_and_work_make_a_sandbox_busy() -> None:
+    clock = Stopped()
+    activity = Activity(clock)
+    assert activity.idle_for("i") == timedelta()
+    activity.enter("i")
+    activity.enter("i")
+    clock.time += timedelta(seconds=100)
+    activity.leave("i")
+    assert activity.idle_for("i") == timedelta()
+    activity.leave("i")
+    clock.time += timedelta(seconds=5)
+    assert activity.idle_for("i") == timedelta(seconds=5)
+    activity.worked("i", limits.IDLE_CPU_PCT / 2)
+    assert activity.idle_for("i") == timedelta(seconds=5)
+    activity.worked("i", limits.IDLE_CPU_PCT)
+    assert activity.idle_for("i") == timedelta()
