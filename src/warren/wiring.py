@@ -95,83 +95,127 @@ class Control:
     meters: Meters
 
 
+@dataclass(frozen=True, slots=True)
+class _Grounds:
+    """What all use cases stand on."""
+
+    server_id: str
+    engine: Engine
+    guest: Guest
+    store: Store
+    work: Work
+    audit: Audit
+    clock: SystemClock
+    ids: SystemIds
+    meters: Meters
+    tokens: Tokens
+    live: LiveSandboxes
+    images: TemplateFiles
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """What moves sandboxes from state to state."""
+
+    checkpoints: Checkpoints
+    ending: Ending
+    watches: Watches
+    pausing: Pausing
+    spares: Spares
+    starting: Starting
+    resuming: Resuming
+
+
 def build_control(
     settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work, *, audit: Audit
 ) -> Control:
-    clock, ids, meters = SystemClock(), SystemIds(), Meters()
-    server_id = load_identity(settings.state_dir).id
-    tokens = Tokens(load_seed(settings.state_dir / "token-seed"))
-    live = LiveSandboxes(tokens, meters)
-    images = TemplateFiles(settings.templates_dir)
+    tokens, meters = Tokens(load_seed(settings.state_dir / "token-seed")), Meters()
+    on = _Grounds(
+        server_id=load_identity(settings.state_dir).id, engine=engine, guest=guest, store=store, work=work, audit=audit,
+        clock=SystemClock(), ids=SystemIds(), meters=meters, tokens=tokens, live=LiveSandboxes(tokens, meters),
+        images=TemplateFiles(settings.templates_dir),
+    )  # fmt: skip
+    life, activity = _build_life(settings, on), Activity(on.clock)
+    snapshots = Snapshots(
+        engine=engine, store=store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=work
+    )
+    observations = Observations(
+        engine=engine, guest=guest, store=store, clock=on.clock, live=on.live, activity=activity
+    )  # fmt: skip
+    context = Context(
+        sandboxes=_build_sandboxes(on, life, snapshots),
+        observations=observations,
+        templates=Templates(store=store, files=on.images),
+        snapshots=snapshots,
+        keys=Keys(store=store, clock=on.clock, ids=on.ids),
+        domain=settings.public_domain,
+        spares=life.spares,
+        meters=meters,
+        audit=audit,
+    )
+    return Control(
+        server_id=on.server_id,
+        context=context,
+        starting=life.starting,
+        spares=life.spares,
+        servers=Servers(
+            me=Server(on.server_id, settings.server, on.clock.now()), store=store, clock=on.clock, audit=audit
+        ),
+        live=on.live,
+        watches=life.watches,
+        pausing=life.pausing,
+        waking=Waking(server_id=on.server_id, store=store, live=on.live, resuming=life.resuming, audit=audit),
+        activity=activity,
+        idleness=Idleness(
+            server_id=on.server_id, engine=engine, store=store, clock=on.clock, activity=activity,
+            pausing=life.pausing, resuming=life.resuming, ladders=parse_ladders(settings.idle),
+        ),
+        supervision=Supervision(
+            server_id=on.server_id, engine=engine, store=store, clock=on.clock, live=on.live, watches=life.watches,
+            ending=life.ending, pausing=life.pausing, resuming=life.resuming, checkpoints=life.checkpoints, work=work,
+        ),
+        observations=observations,
+        denials=Denials(engine=engine, clock=on.clock, audit=audit, meters=meters),
+        health=GuestHealth(guest=guest, store=store, clock=on.clock, live=on.live, meters=meters),
+        meters=meters,
+    )  # fmt: skip
+
+
+def _build_life(settings: Settings, on: _Grounds) -> _Life:
+    engine, store, clock, ids, work = on.engine, on.store, on.clock, on.ids, on.work
     checkpoints = Checkpoints(engine=engine, store=store, ids=ids)
     ending = Ending(
-        engine=engine, store=store, clock=clock, live=live, checkpoints=checkpoints,
-        work=work, meters=meters, audit=audit,
+        engine=engine, store=store, clock=clock, live=on.live, checkpoints=checkpoints,
+        work=work, meters=on.meters, audit=on.audit,
     )  # fmt: skip
-    watches = Watches(engine=engine, live=live, ending=ending, work=work)
+    watches = Watches(engine=engine, live=on.live, ending=ending, work=work)
     pausing = Pausing(
-        engine=engine, guest=guest, store=store, clock=clock, tokens=tokens, live=live,
+        engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
         watches=watches, checkpoints=checkpoints, ending=ending, work=work,
     )  # fmt: skip
-    launcher = Launcher(engine=engine, guest=guest, tokens=tokens, images=images)
+    launcher = Launcher(engine=engine, guest=on.guest, tokens=on.tokens, images=on.images)
     spares = Spares(
-        engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=meters,
+        engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=on.meters,
         floors=parse_floors(settings.pool), budget=Budget(settings.pool_sandboxes, settings.pool_memory_mb),
     )  # fmt: skip
     starting = Starting(
-        server_id=server_id, engine=engine, launcher=launcher, spares=spares, store=store, clock=clock, ids=ids,
-        watches=watches, ending=ending, work=work, meters=meters,
+        server_id=on.server_id, engine=engine, launcher=launcher, spares=spares, store=store, clock=clock, ids=ids,
+        watches=watches, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
     resuming = Resuming(
         engine=engine, launcher=launcher, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work,
     )  # fmt: skip
-    supervision = Supervision(
-        server_id=server_id, engine=engine, store=store, clock=clock, live=live, watches=watches,
-        ending=ending, pausing=pausing, resuming=resuming, checkpoints=checkpoints, work=work,
+    return _Life(checkpoints, ending, watches, pausing, spares, starting, resuming)
+
+
+def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandboxes:
+    return Sandboxes(
+        engine=on.engine, store=on.store, clock=on.clock, tokens=on.tokens, live=on.live,
+        elsewhere=Elsewhere(server_id=on.server_id, store=on.store), starting=life.starting, ending=life.ending,
+        watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
+        forking=Forking(engine=on.engine, checkpoints=life.checkpoints, starting=life.starting, work=on.work),
     )  # fmt: skip
-    activity = Activity(clock)
-    idleness = Idleness(
-        server_id=server_id, engine=engine, store=store, clock=clock, activity=activity,
-        pausing=pausing, resuming=resuming, ladders=parse_ladders(settings.idle),
-    )  # fmt: skip
-    snapshots = Snapshots(engine=engine, store=store, clock=clock, ids=ids, checkpoints=checkpoints, work=work)
-    sandboxes = Sandboxes(
-        engine=engine, store=store, clock=clock, tokens=tokens, elsewhere=Elsewhere(server_id=server_id, store=store),
-        live=live, starting=starting, ending=ending, watches=watches, pausing=pausing, resuming=resuming,
-        forking=Forking(engine=engine, checkpoints=checkpoints, starting=starting, work=work), snapshots=snapshots,
-    )  # fmt: skip
-    waking = Waking(server_id=server_id, store=store, live=live, resuming=resuming, audit=audit)
-    observations = Observations(engine=engine, guest=guest, store=store, clock=clock, live=live, activity=activity)
-    context = Context(
-        sandboxes=sandboxes,
-        observations=observations,
-        templates=Templates(store=store, files=images),
-        snapshots=snapshots,
-        keys=Keys(store=store, clock=clock, ids=ids),
-        domain=settings.public_domain,
-        spares=spares,
-        meters=meters,
-        audit=audit,
-    )
-    return Control(
-        server_id=server_id,
-        context=context,
-        starting=starting,
-        spares=spares,
-        servers=Servers(me=Server(server_id, settings.server, clock.now()), store=store, clock=clock, audit=audit),
-        live=live,
-        watches=watches,
-        pausing=pausing,
-        waking=waking,
-        activity=activity,
-        idleness=idleness,
-        supervision=supervision,
-        observations=observations,
-        denials=Denials(engine=engine, clock=clock, audit=audit, meters=meters),
-        health=GuestHealth(guest=guest, store=store, clock=clock, live=live, meters=meters),
-        meters=meters,
-    )
 
 
 def prepare_state(settings: Settings) -> None:
