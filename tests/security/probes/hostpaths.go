@@ -44,6 +44,9 @@ var hostPaths = []probe{
 			writable[fields[1]] = !slices.Contains(ownKinds, fields[2]) && !slices.Contains(strings.Split(fields[3], ","), "ro")
 		}
 		delete(writable, "/")
+		for _, own := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/hostname"} { // Docker's, one of each container
+			delete(writable, own)
+		}
 		for place, may := range writable {
 			if may {
 				return errors.New(place + " is mounted for writing")
