@@ -78,7 +78,9 @@ class Daemon:
 
     def command(self) -> list[str]:
         address = f"127.0.0.1:{self.port}"
-        return [str(BINARY), "-listen", address, "-etc", str(self.etc), "-run-dir", str(self.run_dir), *self.flags]
+        folders = ["-etc", self.etc, "-run-dir", self.run_dir]
+        folders += ["-warren-dir", self.folder / "warren", "-keep-dir", self.folder / "keep"]
+        return [str(BINARY), "-listen", address, *map(str, folders), *self.flags]
 
     def wait_until_healthy(self) -> None:
         deadline = time.monotonic() + START_DEADLINE

@@ -34,6 +34,7 @@ def address(rig: Rig) -> str:
 def guestd(address: str, tmp_path: Path) -> Iterator[httpx.Client]:
     (tmp_path / "etc").mkdir()
     command = [BINARY, "-listen", f"{address}:{GUEST_PORT}", "-etc", tmp_path / "etc", "-run-dir", tmp_path / "run"]
+    command += ["-warren-dir", tmp_path / "warren", "-keep-dir", tmp_path / "keep"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         with httpx.Client(base_url=f"http://{address}:{GUEST_PORT}", trust_env=False) as direct:
             wait_until_healthy(direct)

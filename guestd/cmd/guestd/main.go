@@ -10,14 +10,17 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
 
 	"warren.dev/guestd/internal/account"
+	"warren.dev/guestd/internal/afterfork"
 	"warren.dev/guestd/internal/files"
 	"warren.dev/guestd/internal/identity"
 	"warren.dev/guestd/internal/journal"
+	"warren.dev/guestd/internal/keepsake"
 	"warren.dev/guestd/internal/metrics"
 	"warren.dev/guestd/internal/ports"
 	"warren.dev/guestd/internal/process"
@@ -39,6 +42,7 @@ const (
 
 type options struct {
 	listen, etc, run, passwd, group string
+	warren, keep                    string
 	maxProcesses                    uint64
 	version                         bool
 }
@@ -61,6 +65,8 @@ func parseFlags() options {
 	flag.StringVar(&opts.listen, "listen", fmt.Sprintf(":%d", defaultPort), "address to serve on")
 	flag.StringVar(&opts.etc, "etc", "/etc", "folder for hostname, hosts, resolv.conf and machine-id")
 	flag.StringVar(&opts.run, "run-dir", "/run/e2b", "folder for the files that mark a sandbox")
+	flag.StringVar(&opts.warren, "warren-dir", "/run/warren", "folder for the file that tells copies apart")
+	flag.StringVar(&opts.keep, "keep-dir", "/var/lib/guestd", "folder for what has to outlive a pause")
 	flag.StringVar(&opts.passwd, "passwd", "/etc/passwd", "file of users")
 	flag.StringVar(&opts.group, "group", "/etc/group", "file of groups")
 	flag.Uint64Var(&opts.maxProcesses, "max-processes", 0,
@@ -127,5 +133,9 @@ func assemble(opts options, reaper *reap.Reaper, port int) (*process.Service, *h
 		Journal:  log,
 		Metrics:  metrics.New("", "/", time.Now),
 		Identity: writer,
+		Keepsake: keepsake.New(opts.keep),
+		AfterFork: &afterfork.Notice{
+			Hooks: filepath.Join(opts.etc, "warren", "after-fork.d"), Run: opts.warren, Reaper: reaper, Journal: log,
+		},
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"warren.dev/guestd/internal/files"
 	"warren.dev/guestd/internal/identity"
 	"warren.dev/guestd/internal/journal"
+	"warren.dev/guestd/internal/keepsake"
 	"warren.dev/guestd/internal/leaktest"
 	"warren.dev/guestd/internal/metrics"
 	"warren.dev/guestd/internal/ports"
@@ -63,6 +64,7 @@ func newGuest(t *testing.T, options ...connect.ClientOption) *guest {
 	web := httptest.NewServer(server.Handler(server.Parts{
 		State: st, Process: processes, Files: files.New(st, book, log), Tunnel: ports.New(), Journal: log,
 		Metrics: metrics.New("", "/", time.Now), Identity: identity.NewWriter(etc, filepath.Join(etc, "run")),
+		Keepsake: keepsake.New(filepath.Join(etc, "keep")),
 	}))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())

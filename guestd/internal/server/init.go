@@ -36,6 +36,9 @@ type instructions struct {
 	Hostname     *string  `json:"hostname"`
 	MachineID    *string  `json:"machineID"`
 	DNSServers   []string `json:"dnsServers"`
+
+	IsCopy      bool `json:"isCopy"`      // another sandbox has lived, or still lives, this life
+	RecallsEnvs bool `json:"recallsEnvs"` // the variables lie where POST /warren/envs has put them
 }
 
 // init takes what the platform says about this sandbox.
@@ -52,7 +55,8 @@ func (s *server) init(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "cannot read the body of /init: "+err.Error())
 		return
 	}
-	if told.Timestamp == nil || !told.Timestamp.Before(before.AppliedAt) {
+	// A copy is always told, whatever the clocks say: it must not go on under its source's identity.
+	if told.IsCopy || told.Timestamp == nil || !told.Timestamp.Before(before.AppliedAt) {
 		if err := s.apply(told, before, journal.Request(r.Header)); err != nil {
 			s.Journal.Warn("init", err.Error(), nil)
 			refuse(w, http.StatusInternalServerError, err.Error())
@@ -100,6 +104,10 @@ func (s *server) apply(told instructions, before state.Settings, request string)
 	if err := s.Identity.Apply(told.identity()); err != nil {
 		return err
 	}
+	kept := s.Keepsake.Take() // never longer there than from one pause to the next start
+	if told.RecallsEnvs && told.EnvVars == nil {
+		told.EnvVars = kept
+	}
 	s.State.Change(func(set *state.Settings) {
 		if told.EnvVars != nil {
 			set.Envs = maps.Clone(told.EnvVars)
@@ -123,6 +131,11 @@ func (s *server) apply(told instructions, before state.Settings, request string)
 			set.AppliedAt = *told.Timestamp
 		}
 	})
+	if told.IsCopy {
+		if err := s.AfterFork.Tell(); err != nil {
+			return err
+		}
+	}
 	set := s.State.Snapshot()
 	s.Journal.Info("init", "settings applied", map[string]string{
 		"sandbox_id": set.SandboxID, "template_id": set.TemplateID, "default_user": set.DefaultUser, "request": request,

@@ -24,6 +24,15 @@ func (s *server) envs(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, all)
 }
 
+// keepEnvs puts the variables where they outlive a pause that keeps files alone.
+func (s *server) keepEnvs(w http.ResponseWriter, _ *http.Request) {
+	if err := s.Keepsake.Put(s.State.Envs()); err != nil {
+		refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 func (s *server) metrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	reply(w, http.StatusOK, s.Metrics.Read())

@@ -35,6 +35,7 @@ func (s *server) plainRoutes() []route {
 		{"POST", "/init", open, s.init}, // its token rules are its own
 		{"GET", "/warren/tunnel", control, s.Tunnel.ServeHTTP},
 		{"GET", "/warren/logs", control, s.logs},
+		{"POST", "/warren/envs", control, s.keepEnvs},
 	}
 }
 

@@ -14,9 +14,11 @@ import (
 
 	"warren.dev/guestd/gen/filesystem/filesystemconnect"
 	"warren.dev/guestd/gen/process/processconnect"
+	"warren.dev/guestd/internal/afterfork"
 	"warren.dev/guestd/internal/files"
 	"warren.dev/guestd/internal/identity"
 	"warren.dev/guestd/internal/journal"
+	"warren.dev/guestd/internal/keepsake"
 	"warren.dev/guestd/internal/metrics"
 	"warren.dev/guestd/internal/ports"
 	"warren.dev/guestd/internal/process"
@@ -43,6 +45,9 @@ type Parts struct {
 	Journal  *journal.Journal
 	Metrics  *metrics.Meter
 	Identity *identity.Writer
+	Keepsake *keepsake.Box
+	// AfterFork tells the processes of a copy what they are.
+	AfterFork *afterfork.Notice
 }
 
 type server struct {

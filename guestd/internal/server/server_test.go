@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"warren.dev/guestd/internal/account"
+	"warren.dev/guestd/internal/afterfork"
 	"warren.dev/guestd/internal/files"
 	"warren.dev/guestd/internal/identity"
 	"warren.dev/guestd/internal/journal"
+	"warren.dev/guestd/internal/keepsake"
 	"warren.dev/guestd/internal/leaktest"
 	"warren.dev/guestd/internal/metrics"
 	"warren.dev/guestd/internal/ports"
@@ -44,6 +46,11 @@ func newGuest(t *testing.T) *guest {
 	return &guest{t: t, state: st, log: log, etc: etc, web: Handler(Parts{
 		State: st, Process: process.New(st, book, reaper, log), Files: files.New(st, book, log), Tunnel: ports.New(),
 		Journal: log, Metrics: metrics.New("", "/", time.Now), Identity: identity.NewWriter(etc, filepath.Join(etc, "run")),
+		Keepsake: keepsake.New(filepath.Join(etc, "keep")),
+		AfterFork: &afterfork.Notice{
+			Hooks: filepath.Join(etc, "hooks"), Run: filepath.Join(etc, "warren"), Reaper: reaper, Journal: log,
+			Others: func() []int { return nil },
+		},
 	})}
 }
 
@@ -284,4 +291,41 @@ func FuzzTimeoutHeader(f *testing.F) {
 		request.Header[timeoutHeader] = []string{text}
 		adjustTimeout(next).ServeHTTP(httptest.NewRecorder(), request)
 	})
+}
+
+func TestTheEnvironmentOutlivesABootOnlyWhenItWasKept(t *testing.T) {
+	g := newGuest(t)
+	g.want(204, g.call("POST", "/init", `{"controlToken":"platform","envVars":{"A":"1"}}`))
+	g.want(204, g.call("POST", "/warren/envs", "", "X-Warren-Control: platform"))
+	boot := func(body string) map[string]string {
+		g.state.Change(func(set *state.Settings) { *set = state.Settings{} })
+		g.want(204, g.call("POST", "/init", body))
+		return g.state.Envs()
+	}
+	if got := boot(`{"controlToken":"platform","recallsEnvs":true}`); got["A"] != "1" {
+		t.Errorf("after the boot: %v", got)
+	}
+	if got := boot(`{"controlToken":"platform","recallsEnvs":true}`); len(got) != 0 {
+		t.Errorf("recalled twice: %v", got)
+	}
+	g.want(204, g.call("POST", "/warren/envs", "", "X-Warren-Control: platform"))
+	if got := boot(`{"controlToken":"platform","isCopy":true,"envVars":{}}`); len(got) != 0 {
+		t.Errorf("a copy has %v", got)
+	}
+	if got := boot(`{"controlToken":"platform","recallsEnvs":true}`); len(got) != 0 {
+		t.Errorf("what a copy must not have was left in its files: %v", got)
+	}
+}
+
+func TestACopyIsToldAlsoWhenTheClockWentBack(t *testing.T) {
+	g := newGuest(t)
+	g.want(204, g.call("POST", "/init", `{"controlToken":"source","accessToken":"a","timestamp":"2026-01-02T00:00:00Z"}`))
+	copied := `{"controlToken":"copy","accessToken":"b","timestamp":"2026-01-01T00:00:00Z","isCopy":true}`
+	g.want(401, g.call("POST", "/init", copied, "X-Warren-Control: copy"))
+	g.want(204, g.call("POST", "/init", copied, "X-Warren-Control: source"))
+	g.want(401, g.call("GET", "/envs", "", "X-Access-Token: a"))
+	g.want(200, g.call("GET", "/envs", "", "X-Access-Token: b"))
+	if _, err := os.Stat(filepath.Join(g.etc, "warren", "fork")); err != nil {
+		t.Error(err)
+	}
 }

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, cast
 
 import aiohttp
@@ -51,7 +52,8 @@ class GuestdClient:
             raise Unavailable(f"cannot understand the guest at {address}: {type(error).__name__}") from error
 
     async def retain_envs(self, address: str, control_token: str) -> None:
-        await self._control("POST", f"{_base(address)}/warren/envs", control_token)
+        # A guest from before an upgrade does not know the route: it answers, and keeps nothing.
+        await self._control("POST", f"{_base(address)}/warren/envs", control_token, may_lack=True)
 
     async def logs(self, address: str, control_token: str, after: int) -> GuestLogs:
         url = f"{_base(address)}/warren/logs?after={after}&limit={limits.GUEST_LOG_BATCH}"
@@ -72,17 +74,24 @@ class GuestdClient:
         if self._session is not None:
             await self._session.close()
 
-    async def _control(self, method: str, url: str, control_token: str) -> bytes:
+    async def _control(self, method: str, url: str, control_token: str, *, may_lack: bool = False) -> bytes:
         try:
             async with asyncio.timeout(limits.GUEST_CALL_DEADLINE_S):
-                return await self._call(method, url, {"X-Warren-Control": control_token}, None)
+                return await self._call(method, url, {"X-Warren-Control": control_token}, None, may_lack=may_lack)
         except TimeoutError:
             raise Timeout(f"cannot get an answer from the guest at {url}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"cannot use the guest: {error}") from error
 
     async def _call(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None, connect_s: float = _CONNECT_ATTEMPT_S
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        connect_s: float = _CONNECT_ATTEMPT_S,
+        *,
+        may_lack: bool = False,
     ) -> bytes:
         if self._session is None:
             # No connection outlives its call: the address may belong to another sandbox a moment later.
@@ -96,6 +105,8 @@ class GuestdClient:
             while content and not answer.content.at_eof() and len(content) < limits.GUEST_ANSWER_MAX_BYTES:
                 content += await answer.content.read(limits.GUEST_ANSWER_MAX_BYTES - len(content))
             if answer.status >= 400:
+                if may_lack and answer.status == HTTPStatus.NOT_FOUND:
+                    return b""
                 raise Unavailable(f"cannot use the guest: it answered {answer.status} to {method} {answer.url.path}")
             return content
 
