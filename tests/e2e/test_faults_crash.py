@@ -13,7 +13,6 @@ from tests.chaos.operations import OPERATIONS
 from tests.e2e.cleanliness import nothing_left
 
 POINTS = (
-    ("create", CrashPoint("after", "engine.create")),
     ("create", CrashPoint("after", "store.mark_running")),
     ("kill", CrashPoint("after", "runtime.delete")),
     ("expire", CrashPoint("after", "engine.destroy")),

@@ -95,8 +95,8 @@ def on_a_disk_of_its_own(server: LocalServer, size_mb: int) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(server.state / "templates")], check=True)
-        subprocess.run(["umount", "--lazy", str(server.state)], check=True)
+        for place in (server.state / "templates", server.state):
+            subprocess.run(["umount", "--lazy", str(place)], check=True)  # the kernel lets go of loop devices later
 
 
 def fill(path: Path) -> None:
@@ -111,7 +111,7 @@ def fill(path: Path) -> None:
 
 @pytest.mark.threat("E5")
 def test_a_full_disk_is_told_in_words_loses_nothing_and_passes(tmp_path: Path) -> None:
-    server = LocalServer(tmp_path, pool_slots=2, runtime="crun")
+    server = LocalServer(tmp_path, pool_slots=2, runtime="crun", stop_sandboxes_on_exit="true")
     with on_a_disk_of_its_own(server, FOLDER_MB):
         with nothing_left(server), server:
             kept, spare = (Sandbox.create(timeout=600, **server.options) for _ in range(2))
@@ -122,9 +122,7 @@ def test_a_full_disk_is_told_in_words_loses_nothing_and_passes(tmp_path: Path) -
             for sandbox in (kept, deep):
                 assert sandbox.commands.run("echo on").stdout == "on\n"
             assert spare.kill() is True
-            fill(server.state / "more")
             (server.state / "filler").unlink()
-            (server.state / "more").unlink()
             until(lambda: _creates(server), 60, "with room again, sandboxes start again")
             assert set(listed(server)) == {kept.sandbox_id, deep.sandbox_id}
             server.kill()
@@ -139,6 +137,6 @@ def test_a_full_disk_is_told_in_words_loses_nothing_and_passes(tmp_path: Path) -
 def _creates(server: LocalServer) -> bool:
     try:
         Sandbox.create(timeout=600, **server.options).kill()
-    except SandboxException:
+    except Exception:  # whatever a client makes of the refusals until then
         return False
     return True
