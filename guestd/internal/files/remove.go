@@ -12,6 +12,9 @@ import (
 
 // Remove removes a path and all below it. A path that is not there is fine.
 func (s *Service) Remove(ctx context.Context, req *connect.Request[filesystem.RemoveRequest]) (*connect.Response[filesystem.RemoveResponse], error) {
+	if req.Msg.GetPath() == "" { // an empty path is the working directory everywhere else
+		return nil, rpcError(invalid("cannot remove an empty path; say what to remove"))
+	}
 	_, path, err := s.locate(req.Header(), req.Msg.GetPath())
 	if err != nil {
 		return nil, err

@@ -344,4 +344,8 @@ func TestRemove(t *testing.T) {
 	for _, path := range []string{"/", "//", "/tmp/../"} {
 		wantCode(t, remove(path), connect.CodeInvalidArgument, "cannot remove '/'")
 	}
+	wantCode(t, remove(""), connect.CodeInvalidArgument, "cannot remove an empty path")
+	if _, err := os.Stat(b.home); err != nil {
+		t.Error(err)
+	}
 }
