@@ -4,7 +4,7 @@ GO = $(CURDIR)/scripts/go
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test attack check format fuzz bench bench-compare chaos lock clean
+.PHONY: help setup demo serve test test-guestd test-server test-e2e attack chaos fuzz check format bench bench-compare lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,11 +18,18 @@ demo: setup ## start Warren, run a script that uses only the e2b package, stop
 serve: setup ## start the server in the foreground, on the default ports
 	@$(BIN)/warren serve
 
-test: setup ## everything: real runtimes, real client, real network; needs root
-	@scripts/setup tests
+test: test-guestd test-server test-e2e ## everything: real runtimes, real client, real network; needs root
+
+test-guestd: setup
 	$(MAKE) --no-print-directory -C guestd build test GO="$(GO)"
+
+test-server: setup
+	@scripts/setup tests
 	$(BIN)/pytest --ignore=tests/e2e $(PYTEST_ARGS)
-	@# In a process of its own: the client reads SSL_CERT_FILE once, when it is first used.
+
+# In a process of its own: the client reads SSL_CERT_FILE once, when it is first used.
+test-e2e: setup
+	@scripts/setup tests
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
 TARGET ?= runsc crun
