@@ -36,6 +36,7 @@ from warren.control.idleness import Idleness
 from warren.control.keys import Keys
 from warren.control.launching import Launcher
 from warren.control.live import LiveSandboxes
+from warren.control.memory import MemoryRelief
 from warren.control.observation import Observations
 from warren.control.pausing import Pausing
 from warren.control.resuming import Resuming
@@ -188,7 +189,10 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, store=store, clock=clock, live=on.live, checkpoints=checkpoints,
         work=work, meters=on.meters, audit=on.audit,
     )  # fmt: skip
-    watches = Watches(engine=engine, live=on.live, ending=ending, work=work)
+    relief = MemoryRelief(
+        engine=engine, guest=on.guest, store=store, clock=clock, live=on.live, ending=ending, meters=on.meters
+    )
+    watches = Watches(engine=engine, live=on.live, ending=ending, relief=relief, work=work)
     pausing = Pausing(
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
         watches=watches, checkpoints=checkpoints, ending=ending, work=work,

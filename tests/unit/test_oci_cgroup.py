@@ -51,13 +51,13 @@ def test_usage_of_a_missing_group_fails_with_its_name(tmp_path: Path, files: dic
 
 
 def test_memory_is_raised_with_swap_first(tmp_path: Path) -> None:
-    tree(tmp_path, {**V1, "memory/warren/box/memory.memsw.limit_in_bytes": "9000"}).raise_memory("box", 9500)
+    tree(tmp_path, {**V1, "memory/warren/box/memory.memsw.limit_in_bytes": "9000"}).set_memory("box", 9500)
     assert (tmp_path / "memory/warren/box/memory.limit_in_bytes").read_text() == "9500"
     assert (tmp_path / "memory/warren/box/memory.memsw.limit_in_bytes").read_text() == "9500"
 
 
 def test_memory_is_raised_on_v2(tmp_path: Path) -> None:
-    tree(tmp_path, V2).raise_memory("box", 9500)
+    tree(tmp_path, V2).set_memory("box", 9500)
     assert (tmp_path / "warren/box/memory.max").read_text() == "9500"
 
 

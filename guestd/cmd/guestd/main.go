@@ -23,6 +23,7 @@ import (
 	"warren.dev/guestd/internal/keepsake"
 	"warren.dev/guestd/internal/metrics"
 	"warren.dev/guestd/internal/ports"
+	"warren.dev/guestd/internal/pressure"
 	"warren.dev/guestd/internal/process"
 	"warren.dev/guestd/internal/reap"
 	"warren.dev/guestd/internal/server"
@@ -84,7 +85,7 @@ func run(opts options) error {
 		return fmt.Errorf("cannot serve: %w; choose another -listen", err)
 	}
 	reaper := reap.New()
-	processes, handler := assemble(opts, reaper, listener.Addr().(*net.TCPAddr).Port)
+	processes, guard, handler := assemble(opts, reaper, listener.Addr().(*net.TCPAddr).Port)
 	handler.Handler = whenQuiet(handler.Handler, shrink)
 	failed := make(chan error, 1)
 	go func() { failed <- handler.Serve(listener) }()
@@ -94,6 +95,9 @@ func run(opts options) error {
 			return err
 		}
 	}
+	watching, stopWatching := context.WithCancel(context.Background())
+	defer stopWatching()
+	go guard.Watch(watching)
 	fmt.Fprintf(os.Stderr, "guestd %s serves on %s\n", version, listener.Addr())
 
 	select {
@@ -113,7 +117,7 @@ func run(opts options) error {
 	return nil
 }
 
-func assemble(opts options, reaper *reap.Reaper, port int) (*process.Service, *http.Server) {
+func assemble(opts options, reaper *reap.Reaper, port int) (*process.Service, *pressure.Guard, *http.Server) {
 	st := state.New()
 	book := account.New(opts.passwd, opts.group)
 	log := journal.New(time.Now)
@@ -125,7 +129,9 @@ func assemble(opts options, reaper *reap.Reaper, port int) (*process.Service, *h
 		log.Warn("init", err.Error(), nil)
 	}
 	processes := process.New(st, book, reaper, log)
-	return processes, server.New(server.Parts{
+	guard := pressure.New(processes, log)
+	processes.UseRelief(guard.Relieve)
+	return processes, guard, server.New(server.Parts{
 		State:    st,
 		Process:  processes,
 		Files:    files.New(st, book, log),
@@ -137,5 +143,6 @@ func assemble(opts options, reaper *reap.Reaper, port int) (*process.Service, *h
 		AfterFork: &afterfork.Notice{
 			Hooks: filepath.Join(opts.etc, "warren", "after-fork.d"), Run: opts.warren, Reaper: reaper, Journal: log,
 		},
+		Guard: guard,
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -16,9 +17,14 @@ const (
 	// Exit codes that shells give to commands they cannot run.
 	exitNotFound    = 127
 	exitNotRunnable = 126
-	// childOOMScore makes the kernel prefer a command to the daemon, which stays at 0.
-	childOOMScore = "100"
-	scriptShell   = "/bin/sh"
+	// childOOMScore makes the kernel prefer a command to the daemon, which stays at 0, by half of
+	// the memory there is.
+	childOOMScore = "500"
+	// startTries is how often a start is tried for which the kernel has no process left, each
+	// time after a bomb was ended. What was killed takes a moment to be gone.
+	startTries  = 20
+	startPause  = 25 * time.Millisecond
+	scriptShell = "/bin/sh"
 )
 
 // cannotRun says that the command itself could not be run. Clients see that as the end of
@@ -31,7 +37,7 @@ type cannotRun struct {
 func (e *cannotRun) Error() string { return e.reason }
 
 // launch starts cmd with the child's ends of io and closes those.
-func launch(reaper *reap.Reaper, cmd *command, io *stdio) (*reap.Child, error) {
+func launch(reaper *reap.Reaper, cmd *command, io *stdio, relieve func() bool) (*reap.Child, error) {
 	defer io.closeChild()
 	path, err := cmd.executable()
 	if err != nil {
@@ -43,14 +49,23 @@ func launch(reaper *reap.Reaper, cmd *command, io *stdio) (*reap.Child, error) {
 		Files: io.descriptors(),
 		Sys:   cmd.attributes(io.master != nil),
 	}
-	child, err := reaper.Start(func() (int, error) {
-		pid, err := syscall.ForkExec(path, cmd.argv, attributes)
-		if err == syscall.ENOEXEC {
-			// A script without a first line that names its interpreter: execvp and every shell do this.
-			return syscall.ForkExec(scriptShell, append([]string{scriptShell, path}, cmd.argv[1:]...), attributes)
+	start := func() (*reap.Child, error) {
+		return reaper.Start(func() (int, error) {
+			pid, err := syscall.ForkExec(path, cmd.argv, attributes)
+			if err == syscall.ENOEXEC {
+				// A script without a first line that names its interpreter: execvp and every shell do this.
+				return syscall.ForkExec(scriptShell, append([]string{scriptShell, path}, cmd.argv[1:]...), attributes)
+			}
+			return pid, err
+		})
+	}
+	child, err := start()
+	if err == syscall.EAGAIN && relieve() {
+		for try := 1; err == syscall.EAGAIN && try < startTries; try++ {
+			time.Sleep(startPause)
+			child, err = start()
 		}
-		return pid, err
-	})
+	}
 	if err != nil {
 		return nil, cmd.failure(err)
 	}
@@ -80,7 +95,10 @@ func (c *command) failure(err error) error {
 		return &cannotRun{exitNotRunnable, fmt.Sprintf("guestd: cannot run '%s': %v\n", c.name, err)}
 	case errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.EINVAL):
 		return invalid(fmt.Errorf("cannot run '%s': %w", c.name, err))
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE):
+	case errors.Is(err, syscall.EAGAIN):
+		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
+			"cannot run '%s': the sandbox's processes and threads (pids) have reached their limit; end some first", c.name))
+	case errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE):
 		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("cannot run '%s': %w", c.name, err))
 	}
 	return internal(fmt.Errorf("cannot run '%s': %w", c.name, err))

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,6 +47,9 @@ type process struct {
 	signalOnce sync.Once
 	signalled  chan struct{} // closed when we have sent a signal that ends it
 	expired    chan struct{} // closed when its lifetime was over
+
+	blame  atomic.Pointer[string] // why it, or something that it started, was ended from outside
+	killed oomCount               // what the kernel had killed for memory when it began
 }
 
 func newProcess(request *processpb.StartRequest, io *stdio) *process {
@@ -62,7 +66,7 @@ func newProcess(request *processpb.StartRequest, io *stdio) *process {
 }
 
 // supervise follows the child to its end and calls ended with the result.
-func (p *process) supervise(ended func(*processpb.ProcessEvent_EndEvent)) {
+func (p *process) supervise(kills *oomKills, ended func(*processpb.ProcessEvent_EndEvent)) {
 	if p.fault != nil {
 		p.closeFiles()
 		p.output.publish(p.faultStream(), []byte(p.fault.reason))
@@ -83,7 +87,7 @@ func (p *process) supervise(ended func(*processpb.ProcessEvent_EndEvent)) {
 	close(p.output.cut)
 	p.closeFiles()
 	<-drained
-	ended(endEvent(p.child.Status()))
+	ended(p.endEvent(kills))
 }
 
 func (p *process) closeFiles() {
@@ -171,6 +175,31 @@ func (s source) drain(into *output) {
 		into.publish(s.from, bytes)
 		return nil
 	})
+}
+
+// endEvent adds what is known of the reason when the process, or as shells say it (128 + 9)
+// a child of it, was killed, and not by us.
+func (p *process) endEvent(kills *oomKills) *processpb.ProcessEvent_EndEvent {
+	status := p.child.Status()
+	end := endEvent(status)
+	if !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		if status.ExitStatus() != exitKilled {
+			return end
+		}
+	}
+	select {
+	case <-p.signalled:
+		return end
+	default:
+	}
+	reason := p.blame.Load()
+	if reason == nil && kills.claim(p.killed) {
+		reason = &outOfMemory
+	}
+	if reason != nil {
+		end.Status += " (" + *reason + ")"
+	}
+	return end
 }
 
 // endEvent words a wait status as Go's os package does; clients show it to people.

@@ -91,6 +91,12 @@ func (r *registry) drop(p *process) {
 	}
 }
 
+func (r *registry) byID(pid uint32) *process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byPid[pid]
+}
+
 // find returns a process, running or ended. Of several with one tag it prefers a running
 // one, then the newest.
 func (r *registry) find(selector *processpb.ProcessSelector) (*process, error) {

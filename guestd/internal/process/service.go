@@ -33,14 +33,23 @@ type Service struct {
 	reaper   *reap.Reaper
 	journal  *journal.Journal
 	registry *registry
+	kills    *oomKills
+	// relieve makes room for another process, if something can be ended for it.
+	relieve func() bool
 }
 
 var _ processconnect.ProcessHandler = (*Service)(nil)
 
 // New returns a service without processes.
 func New(st *state.State, accounts *account.Book, reaper *reap.Reaper, log *journal.Journal) *Service {
-	return &Service{state: st, accounts: accounts, reaper: reaper, journal: log, registry: newRegistry()}
+	return &Service{
+		state: st, accounts: accounts, reaper: reaper, journal: log, registry: newRegistry(), kills: newOOMKills(),
+		relieve: func() bool { return false },
+	}
 }
+
+// UseRelief names what is tried when the kernel gives no more processes.
+func (s *Service) UseRelief(relieve func() bool) { s.relieve = relieve }
 
 // find returns the running process that a selector names.
 func (s *Service) find(selector *processpb.ProcessSelector) (*process, error) {

@@ -78,7 +78,8 @@ func (s *Service) spawn(cmd *command, request *processpb.StartRequest) (*process
 		return nil, connect.NewError(connect.CodeResourceExhausted, err)
 	}
 	p := newProcess(request, io)
-	p.child, err = launch(s.reaper, cmd, io)
+	p.killed = oomKilled()
+	p.child, err = launch(s.reaper, cmd, io, s.relieve)
 	var unrunnable *cannotRun
 	if errors.As(err, &unrunnable) {
 		p.fault = unrunnable
@@ -108,7 +109,7 @@ func (s *Service) watch(ctx context.Context, p *process) {
 		timer = time.AfterFunc(limit, p.expire)
 	}
 	began := time.Now()
-	go p.supervise(func(end *processpb.ProcessEvent_EndEvent) {
+	go p.supervise(s.kills, func(end *processpb.ProcessEvent_EndEvent) {
 		if timer != nil {
 			timer.Stop()
 		}

@@ -53,6 +53,20 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, s.Journal.After(after, int(min(limit, journal.MaxEntries))))
 }
 
+// free ends processes for memory; round counts how often that was not enough.
+func (s *server) free(w http.ResponseWriter, r *http.Request) {
+	need, needErr := number(r, "bytes", 0)
+	round, roundErr := number(r, "round", 0)
+	if needErr != nil || roundErr != nil {
+		refuse(w, http.StatusBadRequest, "cannot read 'bytes' and 'round'; give two numbers")
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"ended": s.Guard.Free(need, int(min(round, maxRounds)))})
+}
+
+// maxRounds keeps a number in range; the last step comes long before.
+const maxRounds = 100
+
 func number(r *http.Request, name string, absent uint64) (uint64, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {

@@ -36,6 +36,7 @@ func (s *server) plainRoutes() []route {
 		{"GET", "/warren/tunnel", control, s.Tunnel.ServeHTTP},
 		{"GET", "/warren/logs", control, s.logs},
 		{"POST", "/warren/envs", control, s.keepEnvs},
+		{"POST", "/warren/free", control, s.free},
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"warren.dev/guestd/internal/keepsake"
 	"warren.dev/guestd/internal/metrics"
 	"warren.dev/guestd/internal/ports"
+	"warren.dev/guestd/internal/pressure"
 	"warren.dev/guestd/internal/process"
 	"warren.dev/guestd/internal/state"
 )
@@ -48,6 +49,7 @@ type Parts struct {
 	Keepsake *keepsake.Box
 	// AfterFork tells the processes of a copy what they are.
 	AfterFork *afterfork.Notice
+	Guard     *pressure.Guard
 }
 
 type server struct {

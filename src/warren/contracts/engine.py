@@ -24,6 +24,7 @@ A checkpoint is written once and whole: what a crash left half-written is cleare
 `tests/contract/engine_suite.py` holds the checks that every implementation passes.
 """
 
+import enum
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -87,6 +88,17 @@ class Placement:
     dns_servers: tuple[str, ...] = ()
 
 
+class Shortage(enum.Enum):
+    """What follows when a sandbox has come to its memory limit."""
+
+    GUEST = "guest"
+    """The guest has to end something."""
+    KERNEL = "kernel"
+    """The kernel has ended a process by itself."""
+    GONE = "gone"
+    """Nothing: the sandbox has ended."""
+
+
 class Engine(Protocol):
     """All methods may raise EngineFailed with the runtime's words; errors listed below come on top."""
 
@@ -132,6 +144,21 @@ class Engine(Protocol):
         """Wait until PID 1 (or the runtime's kernel) of this sandbox is gone; at once if it is not there.
 
         No deadline of its own: the caller cancels it. Does not clean up: call `destroy`.
+        """
+        ...
+
+    async def shortage(self, sandbox_id: str) -> Shortage:
+        """Wait until a sandbox has come to its memory limit, or is gone; one caller at a time.
+
+        No deadline of its own. `Shortage.GUEST`: the sandbox has been lent some memory, in which the guest has to
+        end processes until `memory_excess` is 0.
+        """
+        ...
+
+    async def memory_excess(self, sandbox_id: str) -> int:
+        """Bytes that a sandbox still has to give back of what `shortage` lent it; at 0 its limit is in force again.
+
+        0 too when it is gone. Safe to retry.
         """
         ...
 

@@ -68,6 +68,13 @@ class Guest(Protocol):
         """Return when the guest answers as one does; whatever else it says is as good as nothing. Safe to retry."""
         ...
 
+    async def free(self, address: str, control_token: str, need: int, attempt: int) -> bool:
+        """Have processes ended that hold `need` bytes together; whether there were any.
+
+        From one attempt to the next it takes more: the largest processes, the largest family, all. Safe to retry.
+        """
+        ...
+
     async def close(self) -> None:
         """Drop pooled connections."""
         ...

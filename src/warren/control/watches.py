@@ -8,6 +8,7 @@ import structlog
 
 from warren.contracts.engine import Engine
 from warren.control.live import LiveSandboxes
+from warren.control.memory import MemoryRelief
 from warren.control.sandbox_end import Ending
 from warren.control.work import Work
 from warren.model import limits
@@ -21,8 +22,10 @@ LONGEST_NAP_S = limits.DEADLINE_SLACK_S / 2
 class Watches:
     """One watch for each life of a sandbox: from `watch` until its route is taken away, by whomever."""
 
-    def __init__(self, *, engine: Engine, live: LiveSandboxes, ending: Ending, work: Work) -> None:
-        self._engine, self._live, self._ending, self._work = engine, live, ending, work
+    def __init__(
+        self, *, engine: Engine, live: LiveSandboxes, ending: Ending, relief: MemoryRelief, work: Work
+    ) -> None:
+        self._engine, self._live, self._ending, self._relief, self._work = engine, live, ending, relief, work
         self._deadlines: dict[str, datetime] = {}
         self._lives: dict[str, object] = {}
         self._changed = asyncio.Event()
@@ -34,6 +37,7 @@ class Watches:
         life = self._lives[sandbox.id] = object()
         self.set_deadline(sandbox.id, sandbox.expires_at)
         self._work.spawn(self._await_death(sandbox.id, life), f"watch {sandbox.id}")
+        self._work.spawn(self._relief.watch(sandbox), f"memory of {sandbox.id}")
 
     def set_deadline(self, sandbox_id: str, when: datetime) -> None:
         self._deadlines[sandbox_id] = when

@@ -12,6 +12,7 @@ class FakeGuest:
         self.retained: list[str] = []
         self.identities: dict[str, GuestIdentity] = {}
         self.entries: dict[str, list[LogEntry]] = {}
+        self.freed: list[tuple[int, int]] = []
         self.silent = False
         self.deaf_once: set[str] = set()
 
@@ -36,6 +37,12 @@ class FakeGuest:
     async def check(self, address: str) -> None:
         if self.silent:
             raise Timeout(f"cannot get an answer from the guest at {address}")
+
+    async def free(self, address: str, control_token: str, need: int, attempt: int) -> bool:
+        if self.silent:
+            raise Timeout(f"cannot get an answer from the guest at {address}")
+        self.freed.append((need, attempt))
+        return True
 
     async def close(self) -> None:
         return None

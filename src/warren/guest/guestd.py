@@ -70,6 +70,10 @@ class GuestdClient:
         if answer:
             raise Unavailable("cannot understand the guest: it says more than it should")
 
+    async def free(self, address: str, control_token: str, need: int, attempt: int) -> bool:
+        url = f"{_base(address)}/warren/free?bytes={need}&round={attempt}"
+        return ended_some(await self._control("POST", url, control_token))
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
@@ -77,7 +81,9 @@ class GuestdClient:
     async def _control(self, method: str, url: str, control_token: str, *, may_lack: bool = False) -> bytes:
         try:
             async with asyncio.timeout(limits.GUEST_CALL_DEADLINE_S):
-                return await self._call(method, url, {"X-Warren-Control": control_token}, None, may_lack=may_lack)
+                # Not the short attempts of a boot: the guest is there, though it may have little of a processor left.
+                headers, patience = {"X-Warren-Control": control_token}, limits.GUEST_CALL_DEADLINE_S
+                return await self._call(method, url, headers, None, patience, may_lack=may_lack)
         except TimeoutError:
             raise Timeout(f"cannot get an answer from the guest at {url}") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -109,6 +115,15 @@ class GuestdClient:
                     return b""
                 raise Unavailable(f"cannot use the guest: it answered {answer.status} to {method} {answer.url.path}")
             return content
+
+
+def ended_some(answer: bytes) -> bool:
+    """Whether a guest says that it ended processes. What does not fit the form says no."""
+    try:
+        document: Any = json.loads(answer)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and bool(cast("dict[str, Any]", document).get("ended"))
 
 
 def parse_logs(answer: bytes, after: int) -> GuestLogs:

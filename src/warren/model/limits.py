@@ -78,6 +78,11 @@ GUEST_CALL_DEADLINE_S = 5.0
 """Seconds for one control call to a guest."""
 GUEST_ANSWER_MAX_BYTES = 4 * 1024 * 1024
 """Bytes that the server reads of a guest's answer to a control call: the guest is not trusted."""
+MEMORY_RELIEF_DEADLINE_S = 15.0
+"""Seconds that a sandbox at its memory limit gets to end processes; then it is ended. Normally 0.1."""
+MEMORY_SETTLE_PAUSE_S = 0.02
+MEMORY_SETTLE_LOOKS = 25
+"""Looks, that many seconds apart, whether the memory of what was ended has come back, before more is ended."""
 KILL_DEADLINE_S = 15.0
 """Seconds for a runtime to kill and delete a sandbox before the engine calls it failed."""
 ENDS_AT_ONCE = 16

@@ -72,6 +72,7 @@ class EndReason(enum.StrEnum):
     KILLED = "killed"
     EXPIRED = "expired"
     DIED = "died"
+    OUT_OF_MEMORY = "out_of_memory"
     FAILED_TO_START = "failed_to_start"
     PAUSED_TOO_LONG = "paused_too_long"
     LOST = "lost"

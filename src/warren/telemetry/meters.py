@@ -36,6 +36,9 @@ class Meters:
             registry=registry,
         )
         self.ends = Counter("warren_ends", "Sandboxes that are gone, by reason", ["reason"], registry=registry)
+        self.out_of_memory = Counter(
+            "warren_out_of_memory", "Times a sandbox lost processes to its memory limit", ["runtime"], registry=registry
+        )
         self.running = Gauge("warren_sandboxes_running", "Sandboxes running now", ["runtime"], registry=registry)
         self.pool_ready = Gauge(
             "warren_pool_ready", "Spare sandboxes ready to be claimed", ["runtime"], registry=registry

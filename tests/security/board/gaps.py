@@ -22,8 +22,6 @@ GAPS = (
         "not held",
     ),
     Gap("B10", "rules are by address", "not held"),
-    Gap("C1", "the hog takes its whole sandbox along", "not held", ("runsc",)),
-    Gap("C1", "no probe yet", "not held", ("crun",)),
     Gap(
         "C2",
         "spread over many users the cgroup is the only fence, and reaching it ends the sandbox",

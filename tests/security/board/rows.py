@@ -96,7 +96,11 @@ ROWS = {
     ),
     "B9": Row("cookies that one sandbox's page sets for all names of the domain", "nothing stops them"),
     "B10": Row("DNS tunnels, domain fronting, names behind an allowed address", "domain rules are refused with 501"),
-    "C1": Row("more memory than given", "a hard cgroup limit without swap"),
+    "C1": Row(
+        "more memory than given",
+        "a hard cgroup limit without swap, at which the largest process is ended, by the kernel (crun) or by guestd "
+        "(gVisor); where guestd does not answer the sandbox is ended",
+    ),
     "C2": Row("a fork bomb", "RLIMIT_NPROC for each user, the cgroup as the outer fence"),
     "C3": Row("a full disk", "a layer of a fixed size: an error inside and no more"),
     "C4": Row("memory through tmpfs, `/dev/shm`", "every memory file system has a size"),

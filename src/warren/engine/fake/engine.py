@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from warren.contracts.engine import Checkpoint, Placement, Restore, SandboxSpec
+from warren.contracts.engine import Checkpoint, Placement, Restore, SandboxSpec, Shortage
 from warren.model.errors import (
     AlreadyExists,
     BadRequest,
@@ -34,6 +34,12 @@ class FakeSandbox:
     egress: EgressPolicy
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     is_still: bool = False
+    shortages: asyncio.Queue[Shortage] = field(default_factory=asyncio.Queue[Shortage])
+    excess: list[int] = field(default_factory=list[int])
+
+    def end(self) -> None:
+        self.gone.set()
+        self.shortages.put_nowait(Shortage.GONE)
 
 
 @dataclass
@@ -106,7 +112,7 @@ class FakeEngine:
         await asyncio.sleep(0)
         sandbox = self.machine.sandboxes.pop(sandbox_id, None)
         if sandbox is not None:
-            sandbox.gone.set()
+            sandbox.end()
 
     async def list(self) -> list[Placement]:
         return [sandbox.placement for sandbox in self.machine.sandboxes.values() if not sandbox.gone.is_set()]
@@ -115,6 +121,16 @@ class FakeEngine:
         sandbox = self.machine.sandboxes.get(sandbox_id)
         if sandbox is not None:
             await sandbox.gone.wait()
+
+    async def shortage(self, sandbox_id: str) -> Shortage:
+        sandbox = self.machine.sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.gone.is_set():
+            return Shortage.GONE
+        return await sandbox.shortages.get()
+
+    async def memory_excess(self, sandbox_id: str) -> int:
+        sandbox = self.machine.sandboxes.get(sandbox_id)
+        return sandbox.excess.pop(0) if sandbox is not None and sandbox.excess else 0
 
     async def usage(self, sandbox_id: str) -> Usage:
         resources = self._live(sandbox_id).spec.resources
@@ -179,7 +195,13 @@ class FakeEngine:
 
     def kill_guest(self, sandbox_id: str) -> None:
         """Let a sandbox die as if its PID 1 had ended."""
-        self._live(sandbox_id).gone.set()
+        self._live(sandbox_id).end()
+
+    def run_short(self, sandbox_id: str, kind: Shortage, *excess: int) -> None:
+        """Let a sandbox come to its memory limit; `excess` is what `memory_excess` answers, call by call."""
+        sandbox = self._live(sandbox_id)
+        sandbox.excess[:] = excess
+        sandbox.shortages.put_nowait(kind)
 
     def _live(self, sandbox_id: str) -> FakeSandbox:
         sandbox = self.machine.sandboxes.get(sandbox_id)

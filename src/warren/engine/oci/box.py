@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from warren.contracts.engine import Placement, SandboxSpec
+from warren.engine.oci.fence import STEP_PAUSE_S, Fence
 from warren.engine.oci.process import ProcessId, is_over, kill
 from warren.engine.oci.record import Record
 from warren.engine.oci.slot import Slot
@@ -23,6 +24,10 @@ class Box:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     pidfd: int | None = None
+    fence: Fence | None = None
+    _pause: asyncio.TimerHandle | None = None
+    short: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the sandbox has come to its memory limit, until somebody has taken notice, and for good at its end."""
 
     @property
     def id(self) -> str:
@@ -47,10 +52,15 @@ class Box:
         """Begin to wait for the end of its process; False when that is over already."""
         self.pidfd = process.open()
         if self.pidfd is None:
-            self.gone.set()
+            self.over()
             return False
         asyncio.get_running_loop().add_reader(self.pidfd, self._ended)
         return True
+
+    def guard(self, fence: Fence) -> None:
+        """Begin to wait for its memory limit."""
+        self.fence = fence
+        asyncio.get_running_loop().add_reader(fence.descriptor, self._heard)
 
     def kill(self) -> None:
         """At once and whatever state it is in: a runtime would ask it first, and wait for one that is stopped."""
@@ -58,15 +68,36 @@ class Box:
             kill(self.pidfd)
 
     def unwatch(self) -> None:
+        if self.fence is not None:
+            asyncio.get_running_loop().remove_reader(self.fence.descriptor)
+            self.fence.close()
+            self.fence = None
+        if self._pause is not None:
+            self._pause.cancel()
         if self.pidfd is not None:
             asyncio.get_running_loop().remove_reader(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = None
 
+    def over(self) -> None:
+        self.gone.set()
+        self.short.set()
+
+    def _heard(self) -> None:
+        if self.fence is not None and self.fence.heard():
+            self.short.set()
+            if self._pause is None:
+                self.fence.step()
+                self._pause = asyncio.get_running_loop().call_later(STEP_PAUSE_S, self._after_pause)
+
+    def _after_pause(self) -> None:
+        self._pause = None
+        self._heard()
+
     def _ended(self) -> None:
         if self.pidfd is not None:
             asyncio.get_running_loop().remove_reader(self.pidfd)
-        self.gone.set()
+        self.over()
 
 
 def new_record(spec: SandboxSpec, slot: Slot, dns_servers: tuple[str, ...]) -> Record:

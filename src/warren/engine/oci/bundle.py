@@ -17,6 +17,8 @@ GUEST_COMMAND = f"{GUEST_DIR}/guestd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CPU_INFO = "/sys/devices/system/cpu"
+CGROUP = "/sys/fs/cgroup"
+OOM_CONTROL = f"{CGROUP}/memory/memory.oom_control"
 MIB = 1024 * 1024
 
 CAPABILITIES = (
@@ -96,6 +98,7 @@ class Paths:
     cgroup: str
     boot_id: Path | None = None
     meminfo: Path | None = None
+    oom_control: Path | None = None
 
 
 def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
@@ -166,7 +169,7 @@ def crun_bundle(
             **({} if own_cgroup else _cgroup(spec, paths)),
             "maskedPaths": list(MASKED_PATHS),
             # Children again after their parents: crun binds a parent anew and forgets that they were read-only.
-            "readonlyPaths": [*READONLY_PATHS, BOOT_ID, "/sys", CPU_INFO],
+            "readonlyPaths": [*READONLY_PATHS, BOOT_ID, "/sys", CPU_INFO, OOM_CONTROL if paths.oom_control else CGROUP],
             "seccomp": profile(),
         },
         open_files=open_files,
@@ -251,7 +254,11 @@ def _truthful_mounts(paths: Paths) -> list[Json]:
         _mount("/sys", "tmpfs", "tmpfs", "nosuid", "noexec", "nodev", "mode=755", f"size={DEV_BYTES}"),
         _mount(CPU_INFO, "bind", CPU_INFO, "rbind", "ro", "nosuid", "noexec", "nodev"),
     ]
-    for place, source in ((BOOT_ID, paths.boot_id), ("/proc/meminfo", paths.meminfo)):
+    # Where the guest sees that the kernel has killed for memory: v1's own file, or with v2 the group itself.
+    if paths.oom_control is None:
+        mounts.append(_mount(CGROUP, "cgroup", "cgroup", "nosuid", "noexec", "nodev", "ro"))
+    places = ((BOOT_ID, paths.boot_id), ("/proc/meminfo", paths.meminfo), (OOM_CONTROL, paths.oom_control))
+    for place, source in places:
         if source is not None:
             mounts.append(_mount(place, "bind", str(source), "bind", "ro", "nosuid", "noexec", "nodev"))
     return mounts

@@ -72,16 +72,23 @@ class Cgroups:
         stat = _table(group / "memory.stat")
         return CgroupUsage(cpu / MICROSECONDS, used, stat["file"] - stat.get("shmem", 0))
 
-    def raise_memory(self, sandbox_id: str, limit: int) -> None:
-        """Set the hard limit of memory and of memory with swap."""
+    def memory_file(self, sandbox_id: str, name: str) -> Path:
+        """A file of the memory controller in a sandbox's group."""
+        return self.folder("" if self.is_v2 else "memory", sandbox_id) / name
+
+    def set_memory(self, sandbox_id: str, limit: int) -> None:
+        """Set the hard limit of memory and of memory with swap. Raises EngineFailed when more is in use."""
         try:
             if self.is_v2:
-                (self.folder("", sandbox_id) / "memory.max").write_text(str(limit))
-            else:
-                memory = self.folder("memory", sandbox_id)
-                with contextlib.suppress(FileNotFoundError):  # a kernel without swap accounting
-                    (memory / "memory.memsw.limit_in_bytes").write_text(str(limit))
-                (memory / "memory.limit_in_bytes").write_text(str(limit))
+                self.memory_file(sandbox_id, "memory.max").write_text(str(limit))
+                return
+            memory = self.memory_file(sandbox_id, "memory.limit_in_bytes")
+            with_swap = self.memory_file(sandbox_id, "memory.memsw.limit_in_bytes")
+            # The kernel never lets the first one stand above the second.
+            files = [with_swap, memory] if int(memory.read_text()) < limit else [memory, with_swap]
+            for file in files:
+                if file == memory or file.exists():  # a kernel may be without swap accounting
+                    file.write_text(str(limit))
         except OSError as error:
             raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
 
@@ -104,7 +111,7 @@ class Cgroups:
     @contextlib.contextmanager
     def headroom(self, sandbox_id: str, limit: int, extra: int) -> Generator[None]:
         """Let the sandbox's group have `extra` bytes above its limit meanwhile."""
-        self.raise_memory(sandbox_id, limit + extra)
+        self.set_memory(sandbox_id, limit + extra)
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from warren.engine.oci.bundle import MIB, Json, Paths, crun_bundle
 from warren.engine.oci.cgroup import Cgroups, CgroupUsage
 from warren.engine.oci.command import run
 from warren.engine.oci.confine import confine_this_thread
+from warren.engine.oci.fence import Fence, fence
 from warren.engine.oci.freezer import Freezer
 from warren.engine.oci.images import Images
 from warren.engine.oci.launch import launch
@@ -39,6 +40,7 @@ class Crun:
     """Starts and removes sandboxes on the host's own kernel."""
 
     name = "crun"
+    guest_frees_memory = False
 
     def __init__(self, binary: str, places: Places, guest_dir: Path, cgroups: Cgroups) -> None:
         self._binary = binary
@@ -73,6 +75,7 @@ class Crun:
             cgroup=self._cgroups.path(spec.id),
             boot_id=folder / "boot_id",
             meminfo=folder / "meminfo",
+            oom_control=None if self._cgroups.is_v2 else self._cgroups.memory_file(spec.id, "memory.oom_control"),
         )
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         (folder / "meminfo").write_bytes(meminfo(spec.resources.memory_mb * MIB, CgroupUsage(0.0, 0, 0)))
@@ -131,6 +134,10 @@ class Crun:
         except OSError:
             return 0
         return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    def fence(self, record: Record) -> Fence:
+        """The kernel ends a process by itself: the guest has seen to it that it is not the guest."""
+        return fence(self._cgroups, record.id, self.memory_limit(record), guest_acts=self.guest_frees_memory)
 
     def refresh(self, record: Record, folder: Path) -> None:
         """Write what /proc/meminfo shows inside, in place: the sandbox has this very file mounted."""

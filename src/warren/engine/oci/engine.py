@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from warren.contracts.engine import Checkpoint, Placement, SandboxSpec
+from warren.contracts.engine import Checkpoint, Placement, SandboxSpec, Shortage
 from warren.engine.oci import firewall, forwarding
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group, release_frozen
 from warren.engine.oci.box import Box, new_record
@@ -79,9 +79,7 @@ class OciEngine:
         try:
             await on_thread(self._prepare_machine)
             for box in self._boxes.values():
-                process = box.record.process
-                if process is not None:
-                    box.watch(process)
+                self._attend(box)
             self._pool.open(taken=[box.slot.index for box in self._boxes.values()])
             self._guard.open()
         except BaseException:
@@ -89,6 +87,16 @@ class OciEngine:
             raise
         self._hold = hold
         log.info("engine open", bridge=self._plan.bridge, adopted=len(self._boxes), slots=self._plan.count)
+
+    def _attend(self, box: Box) -> None:
+        """Watch over a sandbox that an earlier server has started."""
+        process, runtime = box.record.process, self._runtimes[box.record.runtime]
+        if process is None or not box.watch(process):
+            return
+        with contextlib.suppress(EngineFailed):  # it is ending just now
+            box.guard(runtime.fence(box.record))
+        if runtime.guest_frees_memory:
+            box.short.set()  # the earlier server may have ended while memory was lent
 
     def _prepare_machine(self) -> None:
         self.machine_restarted = not self._places.is_of_this_boot()
@@ -160,6 +168,7 @@ class OciEngine:
         async with box.lock:
             try:
                 process = await on_thread(self._start, runtime, spec, box)
+                box.guard(runtime.fence(box.record))
                 if not box.watch(process):
                     raise EngineFailed(f"cannot run sandbox {spec.id}: it ended right after its start")
             except BaseException:
@@ -208,7 +217,7 @@ class OciEngine:
     async def _remove(self, box: Box) -> None:
         await on_thread(self._delete, box)
         box.unwatch()
-        box.gone.set()
+        box.over()
         del self._boxes[box.id]
         self._pool.give_back(box.slot)
 
@@ -236,6 +245,22 @@ class OciEngine:
         box = self._boxes.get(sandbox_id)
         if box is not None:
             await box.gone.wait()
+
+    async def shortage(self, sandbox_id: str) -> Shortage:
+        box = self._boxes.get(sandbox_id)
+        if box is None:
+            return Shortage.GONE
+        await box.short.wait()
+        if box.gone.is_set():
+            return Shortage.GONE
+        box.short.clear()
+        return Shortage.GUEST if self._runtimes[box.record.runtime].guest_frees_memory else Shortage.KERNEL
+
+    async def memory_excess(self, sandbox_id: str) -> int:
+        box = self._boxes.get(sandbox_id)
+        if box is None or box.fence is None or not box.is_alive:
+            return 0
+        return await on_thread(box.fence.put_back)
 
     async def usage(self, sandbox_id: str) -> Usage:
         box = self._boxes.get(sandbox_id)

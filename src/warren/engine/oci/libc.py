@@ -5,6 +5,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Generator
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,6 +26,7 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_IDMAP = 0x100000
+IN_MODIFY = 2
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 FSOPEN_CLOEXEC = 1
@@ -67,6 +69,17 @@ def file_ids(uid: int) -> Generator[None]:
         _libc.setfsuid(0)
         _libc.setfsgid(0)
         _check(_libc.prctl(PR_SET_SECUREBITS, 0, 0, 0, 0), "prctl securebits")
+
+
+def inotify_of(path: Path) -> int:
+    """A descriptor, for the caller to close, that becomes readable whenever `path` is written to."""
+    fd = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+    try:
+        _check(_libc.inotify_add_watch(fd, os.fsencode(path), IN_MODIFY), f"inotify_add_watch {path}")
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:

@@ -11,6 +11,7 @@ from warren.contracts.engine import SandboxSpec
 from warren.engine.oci.bundle import MIB, Json, Paths, guest_of, rehoused, runsc_bundle
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.command import run
+from warren.engine.oci.fence import SENTRY_BYTES, Fence, fence
 from warren.engine.oci.launch import launch
 from warren.engine.oci.manifest import PARTS, Manifest, Needs
 from warren.engine.oci.needs import needs_of
@@ -28,14 +29,13 @@ BUNDLE = "config.json"
 
 START_DEADLINE_S = 30.0
 """Seconds for `runsc run`; normally 0.15, on a crowded machine a few."""
-SENTRY_MEMORY_BYTES = 96 * MIB
-"""Memory that gVisor's own processes may use beside what the sandbox was promised."""
 
 
 class Runsc:
     """Starts and removes sandboxes under gVisor."""
 
     name = "runsc"
+    guest_frees_memory = True
 
     def __init__(self, binary: str, places: Places, guest_dir: Path, cgroups: Cgroups) -> None:
         self._binary = binary
@@ -90,7 +90,7 @@ class Runsc:
 
     def _give_sentry_memory(self, spec: SandboxSpec) -> None:
         """It has read the limit and tells it to the sandbox as its memory; its own needs come on top."""
-        self._cgroups.raise_memory(spec.id, spec.resources.memory_mb * MIB + SENTRY_MEMORY_BYTES)
+        self._cgroups.set_memory(spec.id, spec.resources.memory_mb * MIB + SENTRY_BYTES)
 
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
@@ -117,7 +117,7 @@ class Runsc:
         ]
 
     def memory_limit(self, record: Record) -> int:
-        return record.memory_mb * MIB + SENTRY_MEMORY_BYTES
+        return record.memory_mb * MIB + SENTRY_BYTES
 
     @property
     def keeps_memory(self) -> bool:
@@ -154,6 +154,10 @@ class Runsc:
         """The sentry's filestore is an unlinked file in the layers folder; its blocks are what is written."""
         del folder
         return unlinked_bytes(record.pid, self._places.layers)
+
+    def fence(self, record: Record) -> Fence:
+        """The guest ends processes: the kernel's choice would be the sentry."""
+        return fence(self._cgroups, record.id, self.memory_limit(record), guest_acts=self.guest_frees_memory)
 
     def refresh(self, record: Record, folder: Path) -> None:
         """The sentry keeps its own /proc."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from warren.contracts.engine import SandboxSpec
+from warren.engine.oci.fence import Fence
 from warren.engine.oci.manifest import Manifest, Needs
 from warren.engine.oci.record import Record
 from warren.engine.oci.slot import Slot
@@ -23,6 +24,11 @@ class Saved:
 class Runtime(Protocol):
     @property
     def name(self) -> str: ...
+
+    @property
+    def guest_frees_memory(self) -> bool:
+        """Whether the guest has to end processes at the memory limit, because the kernel would end the sandbox."""
+        ...
 
     def prepare(self, slot: Slot) -> None:
         """Make ahead what a start on this slot will need."""
@@ -45,6 +51,10 @@ class Runtime(Protocol):
 
     def disk_used(self, record: Record, folder: Path) -> int:
         """Bytes that its writable layer takes on the host's disk."""
+        ...
+
+    def fence(self, record: Record) -> Fence:
+        """Stand watch at the memory limit of a sandbox that runs. Raises EngineFailed."""
         ...
 
     def refresh(self, record: Record, folder: Path) -> None:

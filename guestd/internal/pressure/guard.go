@@ -1,0 +1,255 @@
+// Package pressure ends processes when the sandbox as a whole has run out of something: of
+// memory, when the platform says so, and of processes, which it watches itself. A hog loses
+// its processes, everything else goes on.
+package pressure
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"warren.dev/guestd/internal/journal"
+)
+
+const (
+	// watchPeriod is the time between two counts of all processes.
+	watchPeriod = 250 * time.Millisecond
+	// restFactor: a count that took long is followed by a rest this many times as long.
+	restFactor = 50
+	// slack: forks fail a few processes below the limit when several come at once.
+	slack = 16
+	// maxPids is the most that Linux ever gives out.
+	maxPids = 1 << 22
+	// maxPasses bounds the hunt for a family that forks while it is hunted.
+	maxPasses = 10
+	// From these rounds on a call for memory ends whole families, then everything.
+	familyRound = 1
+	allRound    = 4
+)
+
+// Why a process is ended.
+const (
+	OutOfMemory      = "out of memory"
+	TooManyProcesses = "too many processes"
+)
+
+// Commands is what was started through the API.
+type Commands interface {
+	// Runs says whether a pid is that of a running command.
+	Runs(pid int) bool
+	// Blame is told why a process is about to be ended, and of its ancestors, group and session.
+	Blame(lineage []int, reason string)
+}
+
+// Guard chooses what to end, and ends it. One thing at a time.
+type Guard struct {
+	commands Commands
+	journal  *journal.Journal
+	mu       sync.Mutex
+	table    table
+	self     int
+	session  int
+	// kill is the system call, or a test's.
+	kill func(pid int, sig syscall.Signal) error
+}
+
+// New returns a guard that keeps the number of processes and threads below what one user may
+// have. It acts only as the first process of its own PID namespace: anywhere else the table
+// shows strangers.
+func New(commands Commands, log *journal.Journal) *Guard {
+	session, _ := unix.Getsid(0)
+	return &Guard{commands: commands, journal: log, self: os.Getpid(), session: session, kill: syscall.Kill}
+}
+
+// processLimit is the number of processes and threads that the sandbox may have; 0 for no limit.
+func processLimit() int {
+	var set unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &set); err != nil || set.Cur > maxPids {
+		return 0
+	}
+	return int(set.Cur)
+}
+
+// Victim is a process that was ended for memory.
+type Victim struct {
+	Pid   int    `json:"pid"`
+	Bytes uint64 `json:"bytes"`
+}
+
+// Free ends the largest processes until they held need bytes together. Asked again because
+// that was not enough, it ends the largest family, and in the end everything but the daemon.
+func (g *Guard) Free(need uint64, round int) []Victim {
+	if g.self != 1 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.table.read(g.self); err != nil {
+		g.journal.Warn("pressure", "cannot list processes: "+err.Error(), nil)
+		return nil
+	}
+	chosen := g.forMemory(need, round)
+	victims := make([]Victim, 0, len(chosen))
+	g.blame(chosen, OutOfMemory)
+	for _, one := range chosen {
+		_ = g.kill(one.pid, syscall.SIGKILL) // it may have ended by itself
+		victims = append(victims, Victim{one.pid, one.rss})
+	}
+	if len(victims) > 0 {
+		g.journal.Warn("pressure", "out of memory: the largest processes were ended", map[string]string{
+			"ended": strconv.Itoa(len(victims)),
+			"pid":   strconv.Itoa(victims[0].Pid),
+			"bytes": strconv.FormatUint(victims[0].Bytes, 10),
+		})
+	}
+	return victims
+}
+
+func (g *Guard) forMemory(need uint64, round int) []row {
+	rows := g.table.rows
+	if round >= allRound {
+		return slices.Clone(rows)
+	}
+	if round >= familyRound {
+		best, _ := g.largest(func(r row) uint64 { return r.rss })
+		return g.members(best)
+	}
+	bySize := slices.SortedFunc(slices.Values(rows), func(a, b row) int { return cmp.Compare(b.rss, a.rss) })
+	freed := uint64(0)
+	for at, one := range bySize {
+		if freed >= need && at > 0 || one.rss == 0 {
+			return bySize[:at]
+		}
+		freed += one.rss
+	}
+	return bySize
+}
+
+// Watch looks after the number of processes until ctx is done.
+func (g *Guard) Watch(ctx context.Context) {
+	if g.self != 1 {
+		return
+	}
+	timer := time.NewTimer(watchPeriod)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		g.Relieve()
+		timer.Reset(max(watchPeriod, restFactor*time.Since(began)))
+	}
+}
+
+// Relieve ends the family that takes most of the processes, if they have come to the limit,
+// and says whether it ended any.
+func (g *Guard) Relieve() bool {
+	limit := processLimit()
+	if g.self != 1 || limit == 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ended := 0
+	for pass := range maxPasses {
+		if g.table.read(g.self) != nil {
+			break
+		}
+		tasks := g.table.tasks()
+		if pass == 0 && tasks < limit-slack || pass > 0 && tasks < limit/2 {
+			break
+		}
+		bomb := g.bomb(tasks)
+		if len(bomb) == 0 {
+			break
+		}
+		ended += len(bomb)
+		g.blame(bomb, TooManyProcesses)
+		g.endGroups(bomb)
+		if pass == maxPasses-1 {
+			_ = g.kill(-1, syscall.SIGKILL) // it forks faster than it can be listed: everything ends but the daemon
+		}
+	}
+	if ended > 0 {
+		g.journal.Warn("pressure", "too many processes: the family that started most of them was ended",
+			map[string]string{"limit": strconv.Itoa(limit), "ended": strconv.Itoa(ended)})
+	}
+	return ended > 0
+}
+
+// bomb is the family that has half of all processes and threads. If none has, it may be
+// those together that belong to no command any more. Many small commands are no bomb.
+func (g *Guard) bomb(tasks int) []row {
+	best, size := g.largest(func(r row) uint64 { return uint64(r.tasks) })
+	if int(size) >= tasks/2 {
+		return g.members(best)
+	}
+	var stray []row
+	count := 0
+	for _, one := range g.table.rows {
+		if !g.commands.Runs(g.table.family(one, g.self, g.session)) {
+			stray = append(stray, one)
+			count += one.tasks
+		}
+	}
+	if count >= tasks/2 {
+		return stray
+	}
+	return nil
+}
+
+func (g *Guard) largest(weight func(row) uint64) (family int, size uint64) {
+	sums := map[int]uint64{}
+	for _, one := range g.table.rows {
+		key := g.table.family(one, g.self, g.session)
+		sums[key] += weight(one)
+		if sums[key] > size {
+			family, size = key, sums[key]
+		}
+	}
+	return family, size
+}
+
+func (g *Guard) members(family int) []row {
+	var found []row
+	for _, one := range g.table.rows {
+		if g.table.family(one, g.self, g.session) == family {
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
+func (g *Guard) blame(chosen []row, reason string) {
+	for _, one := range chosen {
+		lineage := []int{one.group, one.session}
+		for _, ancestor := range g.table.lineage(one, g.self) {
+			lineage = append(lineage, ancestor.pid)
+		}
+		g.commands.Blame(lineage, reason)
+	}
+}
+
+// endGroups kills by process group: that reaches at once who is born meanwhile.
+func (g *Guard) endGroups(members []row) {
+	groups := map[int]bool{}
+	for _, one := range members {
+		if one.group > 1 && !groups[one.group] {
+			groups[one.group] = true
+			_ = g.kill(-one.group, syscall.SIGKILL) // it may have ended by itself
+		}
+		if one.group <= 1 {
+			_ = g.kill(one.pid, syscall.SIGKILL)
+		}
+	}
+}
