@@ -18,7 +18,7 @@ REMOVE_DEADLINE_S = 2.0
 """Seconds to wait for the processes of a killed group to be gone."""
 REMOVE_PAUSE_S = 0.005
 LOWER_ATTEMPTS = 5
-"""To take memory back from a group that was lent some; each has the kernel look through all of its pages."""
+"""To take memory back from a group that was lent some; the kernel looks through its pages at each."""
 LOWER_STEP_BYTES = 4 * 1024 * 1024
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "cpuset", "devices", "freezer", "blkio", "hugetlb", "systemd")
 NANOSECONDS = 1_000_000_000
@@ -120,10 +120,8 @@ class Cgroups:
     def _lower_memory(self, sandbox_id: str, limit: int) -> None:
         """Back to `limit`. Who took more meanwhile, and cannot be made to give it back, gets nothing on top of it."""
         with contextlib.suppress(FileNotFoundError):  # a group that has ended needs no limit
-            for _ in range(LOWER_ATTEMPTS):
-                if self._lowered(sandbox_id, limit):
-                    return
-                self.reclaim(sandbox_id)
+            if any(self._lowered(sandbox_id, limit) for _ in range(LOWER_ATTEMPTS)):
+                return
             self._lowered(sandbox_id, self._memory_used(sandbox_id) + LOWER_STEP_BYTES)
 
     def _lowered(self, sandbox_id: str, limit: int) -> bool:

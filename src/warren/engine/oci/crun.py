@@ -148,6 +148,9 @@ class Crun:
     def memory_limit(self, record: Record) -> int:
         return record.memory_mb * MIB
 
+    def reclaim(self, record: Record) -> int:
+        return self._cgroups.reclaim(record.id)
+
     @property
     def keeps_memory(self) -> bool:
         return False

@@ -18,7 +18,6 @@ from warren.engine.oci.box import Box, new_record
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
-from warren.engine.oci.freezer import Freezer
 from warren.engine.oci.guard import RuleGuard
 from warren.engine.oci.keeping import Keeping
 from warren.engine.oci.network import Network
@@ -61,7 +60,6 @@ class OciEngine:
         self._guard = RuleGuard(settings.bridge, self._rules)
         self._boxes: dict[str, Box] = {}
         self._runtimes: dict[str, Runtime] = {}
-        self._freezer = Freezer(self._cgroups)
         key = Key.load(Path(settings.checkpoint_key_file)) if settings.checkpoint_key_file else None
         self._shelf = Shelf(self._places.checkpoints, key)
         self._keeping = Keeping(self._shelf, self._cgroups, self._runtimes)
@@ -340,19 +338,16 @@ class OciEngine:
         await on_thread(self._keeping.forget, checkpoint_id)
 
     async def freeze(self, sandbox_id: str) -> None:
-        async with self._held(sandbox_id):
-            await on_thread(self._freezer.freeze, sandbox_id)
+        async with self._held(sandbox_id) as box:
+            await on_thread(self._runtimes[box.record.runtime].halt, box.record, box.folder)
 
     async def thaw(self, sandbox_id: str) -> None:
         async with self._held(sandbox_id) as box:
             await on_thread(self._wake, box)
 
     def _wake(self, box: Box) -> None:
-        """From both kinds of standstill: frozen by the host, halted by the runtime."""
-        if self._freezer.is_frozen(box.id):
-            self._freezer.thaw(box.id)
         self._runtimes[box.record.runtime].wake(box.record, box.folder)
 
     async def reclaim(self, sandbox_id: str) -> int:
-        async with self._held(sandbox_id):
-            return await on_thread(self._cgroups.reclaim, sandbox_id)
+        async with self._held(sandbox_id) as box:
+            return await on_thread(self._runtimes[box.record.runtime].reclaim, box.record)

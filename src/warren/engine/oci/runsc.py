@@ -119,6 +119,9 @@ class Runsc:
     def memory_limit(self, record: Record) -> int:
         return record.memory_mb * MIB + SENTRY_BYTES
 
+    def reclaim(self, record: Record) -> int:
+        return self._cgroups.reclaim(record.id)
+
     @property
     def keeps_memory(self) -> bool:
         return True

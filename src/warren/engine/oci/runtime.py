@@ -65,6 +65,10 @@ class Runtime(Protocol):
         """Bytes that the group of a running sandbox may have, the runtime's own needs included."""
         ...
 
+    def reclaim(self, record: Record) -> int:
+        """Take back memory that a frozen sandbox can do without; the bytes by which it became smaller."""
+        ...
+
     @property
     def keeps_memory(self) -> bool: ...
 
