@@ -100,7 +100,7 @@ def test_sandboxes_are_listed_for_people_and_programs(warren: Warren, server: Se
 
 def test_an_empty_list_says_what_to_do_and_nothing_on_stdout(warren: Warren, server: Server) -> None:
     server.answers["GET /v2/sandboxes"] = (200, [])
-    assert warren("sandbox", "list") == (0, "", "No sandbox is running. Create one: warren sandbox create\n")
+    assert warren("sandbox", "list") == (0, "", "There is no sandbox. Create one: warren sandbox create\n")
 
 
 def test_create_sends_only_what_was_given(warren: Warren, server: Server) -> None:

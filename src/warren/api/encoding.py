@@ -23,7 +23,7 @@ from warren.model.observation import LogEntry, Metric
 from warren.model.pause import PauseKind
 from warren.model.project import API_KEY_PREFIX, ApiKey, Project
 from warren.model.sandbox import SANDBOX_ID, Sandbox
-from warren.model.snapshot import SNAPSHOT_ID, Snapshot, SnapshotKind
+from warren.model.snapshot import SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
 from warren.model.template import Template
 
 _UNQUOTE_ROUNDS = 2
@@ -96,6 +96,18 @@ def snapshot_out(snapshot: Snapshot, project: Project) -> SnapshotOut:
         sandboxID=snapshot.source_id,
         createdAt=snapshot.created_at,
     )
+
+
+def usage_out(usage: SnapshotUsage, project: Project) -> dict[str, int]:
+    """What sleeps and what is kept, in bytes on disk, and what the project may take there."""
+    return {
+        "pausedSandboxes": usage.paused,
+        "pausedBytes": usage.paused_bytes,
+        "snapshots": usage.snapshots,
+        "snapshotBytes": usage.snapshot_bytes,
+        "limitBytes": project.limits.snapshot_mb * 1024 * 1024,
+        "pausedDays": project.limits.paused_days,
+    }
 
 
 def metric_out(metric: Metric) -> MetricOut:

@@ -15,9 +15,18 @@ async def health() -> Response:
     return Response(status_code=204)
 
 
-async def teams(who: Who) -> list[dict[str, Any]]:
+async def teams(request: Request, who: Who) -> list[dict[str, Any]]:
     """`apiKey` is the key that came with the request: keys are stored only as digests."""
-    return [{"teamID": who.project.id, "name": who.project.name, "apiKey": who.secret, "isDefault": True}]
+    kept = await context(request).snapshots.usage(who.project)
+    return [
+        {
+            "teamID": who.project.id,
+            "name": who.project.name,
+            "apiKey": who.secret,
+            "isDefault": True,
+            "snapshotUsage": encoding.usage_out(kept, who.project),
+        }
+    ]
 
 
 async def list_keys(request: Request, who: Who) -> list[dict[str, Any]]:

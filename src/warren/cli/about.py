@@ -49,12 +49,25 @@ def info(machine: Machine, as_json: bool) -> None:
         if found["isUp"] and found["hasKey"]:
             try:
                 found["runningSandboxes"] = rest.count("/v2/sandboxes")
+                found["sleep"] = _sleep(rest.get("/teams"))
             except WarrenError as error:
                 found["error"] = error.message
     if as_json:
         display.as_json(found)
     else:
         display.fields([(_spaced(name), value) for name, value in found.items()])
+
+
+def _sleep(teams: Any) -> str | None:
+    """What paused sandboxes and snapshots of the key's project take on disk."""
+    kept = teams[0].get("snapshotUsage") if teams else None
+    if not kept:
+        return None
+    taken = (kept["pausedBytes"] + kept["snapshotBytes"]) // 2**20
+    return (
+        f"{kept['pausedSandboxes']} paused on disk, {kept['snapshots']} snapshots: "
+        f"{taken} of {kept['limitBytes'] // 2**20} MiB"
+    )
 
 
 @click.command()

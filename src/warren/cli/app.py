@@ -18,6 +18,7 @@ from warren.cli import (
     sandbox_run,
     sandboxes,
     server_log,
+    sleep,
     templates,
     top,
     uninstall,
@@ -62,6 +63,7 @@ for command in (
     keys.key,
     sandboxes.sandbox,
     templates.template,
+    sleep.snapshot,
     pools.pool,
     about.env,
     about.info,
@@ -70,7 +72,9 @@ for command in (
     uninstall.uninstall,
 ):
     root.add_command(command)
-for command in (sandbox_run.exec_, sandbox_run.shell, sandbox_logs.logs):
+for command in (
+    sandbox_run.exec_, sandbox_run.shell, sandbox_logs.logs, sleep.pause, sleep.resume, sleep.fork, sleep.take
+):  # fmt: skip
     sandboxes.sandbox.add_command(command)
 
 

@@ -54,8 +54,9 @@ class Rest:
         total = self._answer("GET", path, query={"limit": 1}).headers.get("x-total-running", "")
         return int(total) if total.isdecimal() else None
 
-    def post(self, path: str, body: Json) -> Json:
-        return self._answer("POST", path, body=body).json()
+    def post(self, path: str, body: Json) -> Any:
+        answer = self._answer("POST", path, body=body)
+        return answer.json() if answer.content else None
 
     def delete(self, path: str) -> None:
         self._answer("DELETE", path)

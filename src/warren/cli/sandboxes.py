@@ -25,7 +25,7 @@ def sandbox() -> None:
 @json_option
 @click.pass_obj
 def list_(machine: Machine, metadata: dict[str, str], template: str | None, as_json: bool) -> None:
-    """List running sandboxes, newest first."""
+    """List running and paused sandboxes, newest first."""
     query: dict[str, Any] = {}
     if metadata:
         query["metadata"] = urlencode(metadata, quote_via=quote)
@@ -38,7 +38,7 @@ def list_(machine: Machine, metadata: dict[str, str], template: str | None, as_j
         return
     now = datetime.now(UTC)
     display.table(
-        ("ID", "TEMPLATE", "RUNTIME", "CPU", "MEMORY", "STARTED", "ENDS IN", "METADATA"),
+        ("ID", "TEMPLATE", "RUNTIME", "CPU", "MEMORY", "STATE", "STARTED", "ENDS IN", "METADATA"),
         [
             (
                 row["sandboxID"],
@@ -46,13 +46,14 @@ def list_(machine: Machine, metadata: dict[str, str], template: str | None, as_j
                 row.get("runtime"),
                 row["cpuCount"],
                 f"{row['memoryMB']} MiB",
+                row["state"],
                 display.when(row["startedAt"]),
-                display.left(row["endAt"], now),
+                display.left(row["endAt"], now) if row["state"] == "running" else None,
                 row.get("metadata"),
             )
             for row in rows
         ],
-        nothing="No sandbox is running. Create one: warren sandbox create",
+        nothing="There is no sandbox. Create one: warren sandbox create",
     )
 
 
@@ -109,6 +110,7 @@ def info(machine: Machine, sandbox_id: str, as_json: bool) -> None:
             ("runtime", found.get("runtime")),
             ("state", found["state"]),
             ("health", found.get("health")),
+            ("paused", _paused(found)),
             ("started", display.when(found["startedAt"])),
             ("ends", f"{display.when(found['endAt'])} (in {display.left(found['endAt'], now)})"),
             ("size", f"{found['cpuCount']} CPU, {found['memoryMB']} MiB memory, {found['diskSizeMB']} MiB disk"),
@@ -121,9 +123,20 @@ def info(machine: Machine, sandbox_id: str, as_json: bool) -> None:
     )
 
 
+def _paused(found: Json) -> str | None:
+    """What is kept of it, and where."""
+    if found.get("pauseMode") is None:
+        return None
+    kept = "files" if found["pauseMode"] == "filesystem" else "memory and files"
+    frozen = found.get("pausedIn") == "memory"
+    return f"{kept}, " + ("frozen in memory: a restart of the machine ends it" if frozen else "on disk")
+
+
 @sandbox.command()
 @click.argument("sandbox_ids", metavar="ID...", nargs=-1, shell_complete=complete_sandboxes)
-@click.option("--all", "everything", is_flag=True, help="Every running sandbox of the key's project.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every sandbox of the key's project, also those that are paused."
+)
 @json_option
 @click.pass_obj
 def kill(machine: Machine, sandbox_ids: tuple[str, ...], everything: bool, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from warren.control.work import Work
 from warren.model.errors import BadRequest, SandboxChanging, SandboxPaused
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox, State
-from warren.model.snapshot import DEFAULT_TAG, SNAPSHOT_ID, Snapshot, SnapshotKind
+from warren.model.snapshot import DEFAULT_TAG, SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +100,10 @@ class Snapshots:
 
     async def list(self, query: SnapshotQuery) -> Sequence[Snapshot]:
         return await self._store.snapshots(query)
+
+    async def usage(self, project: Project) -> SnapshotUsage:
+        """Disk that the project's paused sandboxes and snapshots take."""
+        return await self._store.snapshot_usage(project.id)
 
     async def delete(self, project: Project, reference: str) -> bool:
         """False when there is none. What was started from it goes on."""
