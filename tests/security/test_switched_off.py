@@ -153,7 +153,7 @@ async def _reaches(without: str, target: tuple[str, int], folder: Path, guest: P
 async def test_without_the_closed_blocks_a_trap_is_reached(
     internet: Internet, tmp_path: Path, probes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = "        ip daddr @closed drop\n"
+    rule = "        ip daddr @closed goto refuse\n"
     assert await _reaches(rule, (internet.traps[0], 80), tmp_path, probes, monkeypatch)
     assert [visit for visit in internet.visits() if visit[0] == internet.traps[0]]
 
@@ -162,7 +162,7 @@ async def test_without_the_closed_blocks_a_trap_is_reached(
 async def test_without_the_input_rule_the_host_is_reached(
     tmp_path: Path, probes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = "\n        ct state established,related accept\n        drop\n    }}\n    chain through_host"
+    rule = "\n        ct state established,related accept\n        goto refuse\n    }}\n    chain through_host"
     rest = "\n    }}\n    chain through_host"
     monkeypatch.setattr(firewall, "RULES", firewall.RULES.replace(rule, rest))
     rule = '        iifname != "{bridge}" accept'

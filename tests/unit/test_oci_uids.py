@@ -81,7 +81,7 @@ def test_servers_that_start_at_the_same_time_get_different_ranges(tmp_path: Path
     names = [f"s{number}" for number in range(40)]
     for name in names:
         (tmp_path / name).mkdir()
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
         bases = pool.starmap(claim, [(tmp_path, name) for name in names], chunksize=1)
     assert len(set(bases)) == len(names)
     assert len(names) < BLOCKS
