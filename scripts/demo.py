@@ -32,6 +32,14 @@ STOP_DEADLINE_S = 60
 PUBLIC_URL_DEADLINE_S = 20
 LOG_LINES_SHOWN = 20
 MIB = 1024 * 1024
+COUNTING = """
+import itertools, os, time
+for number in itertools.count():
+    with open("next", "w") as file:
+        file.write(str(number))
+    os.rename("next", "count")
+    time.sleep(0.01)
+"""
 Result = TypeVar("Result")
 BOLD, DIM, GREEN, PLAIN = ("\033[1m", "\033[2m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
 
@@ -51,6 +59,7 @@ class Tour:
 
     def __init__(self) -> None:
         self.sandbox: Sandbox | None = None
+        self.copies: list[Sandbox] = []
         self.mark = f"demo-{secrets.token_hex(4)}"
 
     def run(self) -> None:
@@ -61,6 +70,10 @@ class Tour:
         step("upload 10 MB, download it again", lambda: transfer(box))
         step("start a web server inside, fetch its public URL", lambda: publish(box))
         step("set a timeout", lambda: prolong(box))
+        step("start a Python interpreter that counts", lambda: start_counting(box))
+        step("pause it: processes, memory and files go to disk", lambda: f"{box.pause()}; running: {box.is_running()}")
+        step("resume it", lambda: resume(box))
+        step("fork it in three", lambda: self.fork(box))
         step("list", self.list)
         step("kill", lambda: f"{box.kill()}; running: {box.is_running()}")
 
@@ -74,9 +87,17 @@ class Tour:
         found = Sandbox.list(query=SandboxQuery(metadata={"made-by": self.mark})).next_items()
         return ", ".join(f"{info.sandbox_id} {info.state.value}, {info.memory_mb} MB" for info in found)
 
+    def fork(self, box: Sandbox) -> str:
+        """Four interpreters that go on from the same number, each with an identity of its own."""
+        results = box.fork(count=3, timeout=60)
+        self.copies = [copy for copy in results if isinstance(copy, Sandbox)]
+        family = (box, *self.copies)
+        return "\n".join(f"{one.commands.run('hostname').stdout.strip()} counts: {count(one)}" for one in family)
+
     def clean(self) -> None:
-        if self.sandbox is not None:
-            self.sandbox.kill()
+        for one in (self.sandbox, *self.copies):
+            if one is not None:
+                one.kill()
 
 
 def read_back(box: Sandbox) -> str:
@@ -147,6 +168,24 @@ def prolong(box: Sandbox) -> str:
     after = box.get_info().end_at
     left = (after - datetime.now(UTC)).total_seconds()
     return f"ends at {after:%H:%M:%S} instead of {before:%H:%M:%S}, {left:.0f} s from now"
+
+
+def start_counting(box: Sandbox) -> str:
+    box.files.write("count.py", COUNTING)
+    box.commands.run("exec python3 count.py", background=True, timeout=0)
+    deadline = time.monotonic() + PUBLIC_URL_DEADLINE_S
+    while not box.files.exists("count") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return f"it is at {count(box)}"
+
+
+def count(box: Sandbox) -> int:
+    return int(box.files.read("count"))
+
+
+def resume(box: Sandbox) -> str:
+    Sandbox.connect(box.sandbox_id, timeout=600)
+    return f"it goes on: {count(box)}"
 
 
 def step(what: str, action: Callable[[], Result]) -> Result:

@@ -35,7 +35,24 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(INSTALL_S + 120)
 @pytest.mark.covers(
-    "S01", "S03", "S04", "S08", "S09", "S10", "S12", "P01", "P10", "T01", "F01", "F02", "F05", "F11", "F12"
+    "S01",
+    "S03",
+    "S04",
+    "S08",
+    "S09",
+    "S10",
+    "S12",
+    "S15",
+    "S19",
+    "S20",
+    "P01",
+    "P10",
+    "T01",
+    "F01",
+    "F02",
+    "F05",
+    "F11",
+    "F12",
 )
 def test_the_javascript_client_works_unmodified(project: Path, server: LocalServer, runtime: str) -> None:
     environment = {**os.environ, **server.environment, "WARREN_TEST_RUNTIME": runtime}

@@ -62,6 +62,21 @@ try {
   const listed = await Sandbox.list({ query: { metadata: { by: 'node', mark: runtime } } }).nextItems()
   assert.deepEqual(listed.map((one) => one.sandboxId), [sandbox.sandboxId])
 
+  assert.equal(await sandbox.pause(), true)
+  assert.equal(await sandbox.pause(), false)
+  const [paused] = await Sandbox.list({ query: { metadata: { mark: runtime }, state: ['paused'] } }).nextItems()
+  assert.equal(paused.sandboxId, sandbox.sandboxId)
+  const woken = await Sandbox.connect(sandbox.sandboxId)
+  assert.equal(await woken.files.read('/tmp/dir/text'), 'příliš žluťoučký kůň')
+  const snapshot = await sandbox.createSnapshot({ name: `js-${runtime}` })
+  const copies = [...(await sandbox.fork({ count: 1 })), await Sandbox.create(snapshot.snapshotId, { timeoutMs: 60_000 })]
+  for (const copy of copies) {
+    assert.equal(await copy.files.read('/tmp/dir/text'), 'příliš žluťoučký kůň')
+    assert.notEqual(copy.sandboxId, sandbox.sandboxId)
+    await copy.kill()
+  }
+  assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), true)
+
   const sleeping = await sandbox.commands.run('sleep 600', { background: true, timeoutMs: 0 })
   facts.host = sandbox.getHost(8000)
   assert.equal(await sandbox.kill(), true)
