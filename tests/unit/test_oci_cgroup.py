@@ -79,3 +79,10 @@ def test_a_group_that_stays_in_use_is_reported(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("warren.engine.oci.cgroup.REMOVE_DEADLINE_S", 0.01)
     with pytest.raises(EngineFailed, match="still holds"):
         tree(tmp_path, V1).remove("box")  # plain files stand for what the kernel would not let go
+
+
+def test_all_sandboxes_together_weigh_less_than_the_server(tmp_path: Path) -> None:
+    tree(tmp_path / "1", {"cpu/warren/cpu.shares": "1024"}).open_parent()
+    assert (tmp_path / "1/cpu/warren/cpu.shares").read_text() == "512"
+    tree(tmp_path / "2", {"cgroup.controllers": "cpu", "warren/cpu.weight": "100"}).open_parent()
+    assert (tmp_path / "2/warren/cpu.weight").read_text() == "50"

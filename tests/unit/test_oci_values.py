@@ -129,7 +129,7 @@ def test_gvisor_is_told_the_image_and_the_size_of_its_layer() -> None:
 def test_memory_has_no_swap_on_top() -> None:
     for made in (_runsc(), _crun(own_cgroup=False)):
         assert made["linux"]["resources"]["memory"] == {"limit": 1024 * MIB, "swap": 1024 * MIB}
-        assert made["linux"]["resources"]["cpu"] == {"quota": 200_000, "period": 100_000}
+        assert made["linux"]["resources"]["cpu"] == {"quota": 200_000, "period": 100_000, "shares": 2048}
     assert "resources" not in _crun()["linux"]
 
 
@@ -141,6 +141,7 @@ def test_v1_settings_say_the_same_as_the_bundle() -> None:
     values = {(setting.controller, setting.file): setting.value for setting in confine.settings(SPEC.resources)}
     assert values["memory", "memory.limit_in_bytes"] == str(1024 * MIB)
     assert values["cpu", "cpu.cfs_quota_us"] == "200000"
+    assert values["cpu", "cpu.shares"] == "2048"
     assert values["pids", "pids.max"] == "1024"
     assert ("devices", "devices.deny") in values
 

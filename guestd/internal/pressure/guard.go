@@ -21,14 +21,16 @@ import (
 const (
 	// watchPeriod is the time between two counts of all processes.
 	watchPeriod = 250 * time.Millisecond
-	// restFactor: a count that took long is followed by a rest this many times as long.
-	restFactor = 50
+	// restAfterNothing is the time until the next look at a full sandbox that has no bomb in it.
+	restAfterNothing = 5 * time.Second
 	// slack: forks fail a few processes below the limit when several come at once.
 	slack = 16
+	// maxPasses bounds the search for those that were being born when all was stopped.
+	maxPasses = 5
+	// bombShare: a family is no bomb unless it has this part of what the sandbox may have.
+	bombShare = 4
 	// maxPids is the most that Linux ever gives out.
 	maxPids = 1 << 22
-	// maxPasses bounds the hunt for a family that forks while it is hunted.
-	maxPasses = 10
 	// From these rounds on a call for memory ends whole families, then everything.
 	familyRound = 1
 	allRound    = 4
@@ -44,7 +46,7 @@ const (
 type Commands interface {
 	// Runs says whether a pid is that of a running command.
 	Runs(pid int) bool
-	// Blame is told why a process is about to be ended, and of its ancestors, group and session.
+	// Blame is told why a process, the first, is about to be ended, and of its ancestors, group and session.
 	Blame(lineage []int, reason string)
 }
 
@@ -56,6 +58,7 @@ type Guard struct {
 	table    table
 	self     int
 	session  int
+	rested   time.Time // when to look again
 	// kill is the system call, or a test's.
 	kill func(pid int, sig syscall.Signal) error
 }
@@ -91,17 +94,16 @@ func (g *Guard) Free(need uint64, round int) []Victim {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.table.read(g.self); err != nil {
-		g.journal.Warn("pressure", "cannot list processes: "+err.Error(), nil)
+	defer g.hold()()
+	if !g.look() {
 		return nil
 	}
 	chosen := g.forMemory(need, round)
 	victims := make([]Victim, 0, len(chosen))
-	g.blame(chosen, OutOfMemory)
 	for _, one := range chosen {
-		_ = g.kill(one.pid, syscall.SIGKILL) // it may have ended by itself
 		victims = append(victims, Victim{one.pid, one.rss})
 	}
+	g.end(chosen, OutOfMemory)
 	if len(victims) > 0 {
 		g.journal.Warn("pressure", "out of memory: the largest processes were ended", map[string]string{
 			"ended": strconv.Itoa(len(victims)),
@@ -110,6 +112,35 @@ func (g *Guard) Free(need uint64, round int) []Victim {
 		})
 	}
 	return victims
+}
+
+// hold stops everything at once with a single system call, and returns what lets it go on.
+// Beside a thousand busy processes each further call may have to wait for its turn, and what
+// stands still neither grows nor forks while it is looked at.
+func (g *Guard) hold() func() {
+	_ = g.kill(-1, syscall.SIGSTOP) // ESRCH: there is nobody
+	return func() { _ = g.kill(-1, syscall.SIGCONT) }
+}
+
+func (g *Guard) look() bool {
+	if err := g.table.read(g.self); err != nil {
+		g.journal.Warn("pressure", "cannot list processes: "+err.Error(), nil)
+		return false
+	}
+	return true
+}
+
+func (g *Guard) end(chosen []row, reason string) {
+	for _, one := range chosen {
+		var lineage []int
+		for _, ancestor := range g.table.lineage(one, g.self) {
+			lineage = append(lineage, ancestor.pid)
+		}
+		g.commands.Blame(append(lineage, one.group, one.session), reason)
+	}
+	for _, one := range chosen {
+		_ = g.kill(one.pid, syscall.SIGKILL) // it may have ended by itself
+	}
 }
 
 func (g *Guard) forMemory(need uint64, round int) []row {
@@ -137,17 +168,15 @@ func (g *Guard) Watch(ctx context.Context) {
 	if g.self != 1 {
 		return
 	}
-	timer := time.NewTimer(watchPeriod)
-	defer timer.Stop()
+	ticker := time.NewTicker(watchPeriod)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-ticker.C:
+			g.Relieve()
 		}
-		began := time.Now()
-		g.Relieve()
-		timer.Reset(max(watchPeriod, restFactor*time.Since(began)))
 	}
 }
 
@@ -155,43 +184,70 @@ func (g *Guard) Watch(ctx context.Context) {
 // and says whether it ended any.
 func (g *Guard) Relieve() bool {
 	limit := processLimit()
-	if g.self != 1 || limit == 0 {
+	if g.self != 1 || limit == 0 || taskCount() < limit-slack {
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ended := 0
-	for pass := range maxPasses {
-		if g.table.read(g.self) != nil {
-			break
-		}
-		tasks := g.table.tasks()
-		if pass == 0 && tasks < limit-slack || pass > 0 && tasks < limit/2 {
-			break
-		}
-		bomb := g.bomb(tasks)
-		if len(bomb) == 0 {
-			break
-		}
-		ended += len(bomb)
-		g.blame(bomb, TooManyProcesses)
+	if time.Now().Before(g.rested) {
+		return false
+	}
+	defer g.hold()()
+	if !g.look() {
+		return false
+	}
+	bomb := g.bomb(g.table.tasks(), limit/bombShare)
+	if len(bomb) == 0 {
+		g.rested = time.Now().Add(restAfterNothing)
+		return false
+	}
+	g.journal.Warn("pressure", "too many processes: the family that started most of them is ended",
+		map[string]string{"limit": strconv.Itoa(limit), "ended": strconv.Itoa(len(bomb))})
+	for range maxPasses {
+		g.end(bomb, TooManyProcesses)
 		g.endGroups(bomb)
-		if pass == maxPasses-1 {
-			_ = g.kill(-1, syscall.SIGKILL) // it forks faster than it can be listed: everything ends but the daemon
+		if !g.look() {
+			break
+		}
+		if bomb = g.survivors(bomb); len(bomb) == 0 {
+			break
 		}
 	}
-	if ended > 0 {
-		g.journal.Warn("pressure", "too many processes: the family that started most of them was ended",
-			map[string]string{"limit": strconv.Itoa(limit), "ended": strconv.Itoa(ended)})
-	}
-	return ended > 0
+	return true
 }
 
-// bomb is the family that has half of all processes and threads. If none has, it may be
+// endGroups reaches by process group who was born while its parent was being stopped.
+func (g *Guard) endGroups(members []row) {
+	done := map[int]bool{}
+	for _, one := range members {
+		if one.group > 1 && !done[one.group] {
+			done[one.group] = true
+			_ = g.kill(-one.group, syscall.SIGKILL) // it may be empty by now
+		}
+	}
+}
+
+// survivors are those of the families of members that are still there.
+func (g *Guard) survivors(members []row) []row {
+	families := map[int]bool{}
+	for _, one := range members {
+		families[one.group], families[one.session] = true, true
+	}
+	delete(families, g.session)
+	var left []row
+	for _, one := range g.table.rows {
+		if families[one.group] || families[one.session] {
+			left = append(left, one)
+		}
+	}
+	return left
+}
+
+// bomb is the family that has half of all processes and threads, and enough to matter. If none has, it may be
 // those together that belong to no command any more. Many small commands are no bomb.
-func (g *Guard) bomb(tasks int) []row {
+func (g *Guard) bomb(tasks, atLeast int) []row {
 	best, size := g.largest(func(r row) uint64 { return uint64(r.tasks) })
-	if int(size) >= tasks/2 {
+	if int(size) >= max(tasks/2, atLeast) {
 		return g.members(best)
 	}
 	var stray []row
@@ -202,7 +258,7 @@ func (g *Guard) bomb(tasks int) []row {
 			count += one.tasks
 		}
 	}
-	if count >= tasks/2 {
+	if count >= max(tasks/2, atLeast) {
 		return stray
 	}
 	return nil
@@ -228,28 +284,4 @@ func (g *Guard) members(family int) []row {
 		}
 	}
 	return found
-}
-
-func (g *Guard) blame(chosen []row, reason string) {
-	for _, one := range chosen {
-		lineage := []int{one.group, one.session}
-		for _, ancestor := range g.table.lineage(one, g.self) {
-			lineage = append(lineage, ancestor.pid)
-		}
-		g.commands.Blame(lineage, reason)
-	}
-}
-
-// endGroups kills by process group: that reaches at once who is born meanwhile.
-func (g *Guard) endGroups(members []row) {
-	groups := map[int]bool{}
-	for _, one := range members {
-		if one.group > 1 && !groups[one.group] {
-			groups[one.group] = true
-			_ = g.kill(-one.group, syscall.SIGKILL) // it may have ended by itself
-		}
-		if one.group <= 1 {
-			_ = g.kill(one.pid, syscall.SIGKILL)
-		}
-	}
 }

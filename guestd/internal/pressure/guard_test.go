@@ -63,7 +63,7 @@ func TestABombIsTheFamilyWithHalfOfAllProcesses(t *testing.T) {
 		bomb = append(bomb, row{pid: pid, parent: 1, group: 20, tasks: 1}) // their parents have ended
 	}
 	g := guarding(commands{10}, append(server, bomb...)...)
-	if got := g.bomb(g.table.tasks()); !slices.Equal(pids(got), pids(bomb)) {
+	if got := g.bomb(g.table.tasks(), 10); !slices.Equal(pids(got), pids(bomb)) {
 		t.Errorf("%v", pids(got))
 	}
 }
@@ -74,7 +74,7 @@ func TestJobsOfATerminalAreOneFamily(t *testing.T) {
 		rows = append(rows, row{pid: pid, parent: 10, group: pid, session: 10, tasks: 1})
 	}
 	g := guarding(commands{10}, rows...)
-	if got := g.bomb(g.table.tasks()); len(got) != len(rows) {
+	if got := g.bomb(g.table.tasks(), 10); len(got) != len(rows) {
 		t.Errorf("%v", pids(got))
 	}
 }
@@ -85,7 +85,7 @@ func TestWhatScattersIsEndedTogether(t *testing.T) {
 		rows = append(rows, row{pid: pid, parent: 1, group: pid, session: pid, tasks: 1})
 	}
 	g := guarding(commands{10}, rows...)
-	if got := pids(g.bomb(g.table.tasks())); len(got) != 40 || slices.Contains(got, 10) {
+	if got := pids(g.bomb(g.table.tasks(), 10)); len(got) != 40 || slices.Contains(got, 10) {
 		t.Errorf("%v", got)
 	}
 }
@@ -98,8 +98,23 @@ func TestManyCommandsAreNoBomb(t *testing.T) {
 		running = append(running, pid)
 	}
 	g := guarding(running, rows...)
-	if got := g.bomb(g.table.tasks()); got != nil {
+	if got := g.bomb(g.table.tasks(), 10); got != nil {
 		t.Errorf("%v", pids(got))
+	}
+}
+
+func TestFewProcessesAreNoBomb(t *testing.T) {
+	g := guarding(commands{10}, row{pid: 10, parent: 1, group: 10, tasks: 1})
+	if got := g.bomb(1, 2); got != nil { // the bomb is dying, and still counted
+		t.Errorf("%v", pids(got))
+	}
+}
+
+func TestABombIsHuntedUntilNothingIsLeft(t *testing.T) {
+	bomb := []row{{pid: 20, parent: 1, group: 20, tasks: 1}}
+	g := guarding(commands{20}, row{pid: 30, parent: 1, group: 30, tasks: 1}, row{pid: 40, parent: 1, group: 20, tasks: 1})
+	if got := pids(g.survivors(bomb)); !slices.Equal(got, []int{40}) {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -74,6 +74,9 @@ func (s *Service) Blame(lineage []int, reason string) {
 	for _, p := range s.registry.running() {
 		if slices.Contains(lineage, int(p.pid)) {
 			p.blame.Store(&reason)
+			if int(p.pid) == lineage[0] {
+				p.signalOnce.Do(func() { close(p.signalled) }) // what it leaves behind may hold its output open
+			}
 		}
 	}
 }

@@ -134,6 +134,15 @@ func (p *process) hasEnded() bool {
 	}
 }
 
+func (p *process) wasSignalled() bool {
+	select {
+	case <-p.signalled:
+		return true
+	default:
+		return false
+	}
+}
+
 func (p *process) kill() error { return p.end(syscall.SIGKILL) }
 
 func (p *process) terminate() error { return p.end(syscall.SIGTERM) }
@@ -187,13 +196,8 @@ func (p *process) endEvent(kills *oomKills) *processpb.ProcessEvent_EndEvent {
 			return end
 		}
 	}
-	select {
-	case <-p.signalled:
-		return end
-	default:
-	}
 	reason := p.blame.Load()
-	if reason == nil && kills.claim(p.killed) {
+	if reason == nil && !p.wasSignalled() && kills.claim(p.killed) {
 		reason = &outOfMemory
 	}
 	if reason != nil {

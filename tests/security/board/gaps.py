@@ -22,12 +22,6 @@ GAPS = (
         "not held",
     ),
     Gap("B10", "rules are by address", "not held"),
-    Gap(
-        "C2",
-        "spread over many users the cgroup is the only fence, and reaching it ends the sandbox",
-        runtimes=("runsc",),
-    ),
-    Gap("C2", "spread over many users the cgroup is the only fence", runtimes=("crun",)),
     Gap("C3", "the host's disk is thin-provisioned: keep it larger than what is promised"),
     Gap("D4", "metadata, names and the commands in sandboxes' logs are in clear in the database"),
     Gap("D6", "files lie in the open while their sandbox runs: encrypt that disk"),

@@ -101,7 +101,11 @@ ROWS = {
         "a hard cgroup limit without swap, at which the largest process is ended, by the kernel (crun) or by guestd "
         "(gVisor); where guestd does not answer the sandbox is ended",
     ),
-    "C2": Row("a fork bomb", "RLIMIT_NPROC for each user, the cgroup as the outer fence"),
+    "C2": Row(
+        "a fork bomb: as `user`, as root, over a thousand users",
+        "RLIMIT_NPROC for each user; at the limit guestd stops all, ends the family that has most, and lets the others "
+        "go on; the cgroup is the outer fence, which under gVisor ends the sandbox of who stops guestd first",
+    ),
     "C3": Row("a full disk", "a layer of a fixed size: an error inside and no more"),
     "C4": Row("memory through tmpfs, `/dev/shm`", "every memory file system has a size"),
     "C5": Row("connections without end", "4,096 tracked ones a sandbox, 1,000 open requests through the gateway"),

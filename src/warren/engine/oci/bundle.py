@@ -18,7 +18,6 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CPU_INFO = "/sys/devices/system/cpu"
 CGROUP = "/sys/fs/cgroup"
-OOM_CONTROL = f"{CGROUP}/memory/memory.oom_control"
 MIB = 1024 * 1024
 
 CAPABILITIES = (
@@ -39,6 +38,10 @@ CAPABILITIES = (
 
 CPU_PERIOD_US = 100_000
 """Microseconds of one scheduling period: the kernel's default."""
+CPU_SHARES = 1024
+"""Weight of one CPU, so that sandboxes that want more than there is get it in proportion; the kernel's default."""
+SENTRY_OOM_SCORE = 500
+"""Added to a sentry's score when the machine runs out of memory: it goes before the server."""
 SENTRY_PIDS = 8192
 """Threads of gVisor's kernel itself, which reaching the limit would kill; processes inside are bounded by NPROC."""
 DEV_BYTES = 64 * 1024
@@ -98,7 +101,8 @@ class Paths:
     cgroup: str
     boot_id: Path | None = None
     meminfo: Path | None = None
-    oom_control: Path | None = None
+    counters: Sequence[tuple[str, Path]] = ()
+    """Of the sandbox's own cgroup, named as below /sys/fs/cgroup; none with v2, where the group itself is shown."""
 
 
 def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
@@ -117,6 +121,7 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
             "readonlyPaths": list(READONLY_PATHS),
         },
         open_files=limits.MAX_OPEN_FILES,
+        oom_score=SENTRY_OOM_SCORE,
         annotations={
             "dev.gvisor.spec.rootfs.type": "erofs",
             "dev.gvisor.spec.rootfs.source": spec.image.path,
@@ -169,7 +174,7 @@ def crun_bundle(
             **({} if own_cgroup else _cgroup(spec, paths)),
             "maskedPaths": list(MASKED_PATHS),
             # Children again after their parents: crun binds a parent anew and forgets that they were read-only.
-            "readonlyPaths": [*READONLY_PATHS, BOOT_ID, "/sys", CPU_INFO, OOM_CONTROL if paths.oom_control else CGROUP],
+            "readonlyPaths": [*READONLY_PATHS, BOOT_ID, "/sys", CPU_INFO, *(place for place, _ in _counters(paths))],
             "seccomp": profile(),
         },
         open_files=open_files,
@@ -189,13 +194,14 @@ def _bundle(
     mounts: Sequence[Json],
     linux: Json,
     open_files: int,
+    oom_score: int = 0,
     annotations: Mapping[str, str],
 ) -> Json:
     return {
         "ociVersion": OCI_VERSION,
         "hostname": spec.hostname,
         "root": {"path": str(paths.root), "readonly": False},
-        "process": _process(spec, open_files),
+        "process": {**_process(spec, open_files), "oomScoreAdj": oom_score},
         "mounts": mounts,
         "linux": linux,
         "annotations": dict(annotations),
@@ -230,7 +236,11 @@ def _resources(spec: SandboxSpec, pids: int) -> Json:
     memory = spec.resources.memory_mb * MIB
     return {
         "memory": {"limit": memory, "swap": memory},
-        "cpu": {"quota": spec.resources.cpu_count * CPU_PERIOD_US, "period": CPU_PERIOD_US},
+        "cpu": {
+            "quota": spec.resources.cpu_count * CPU_PERIOD_US,
+            "period": CPU_PERIOD_US,
+            "shares": spec.resources.cpu_count * CPU_SHARES,
+        },
         "pids": {"limit": pids},
     }
 
@@ -254,14 +264,16 @@ def _truthful_mounts(paths: Paths) -> list[Json]:
         _mount("/sys", "tmpfs", "tmpfs", "nosuid", "noexec", "nodev", "mode=755", f"size={DEV_BYTES}"),
         _mount(CPU_INFO, "bind", CPU_INFO, "rbind", "ro", "nosuid", "noexec", "nodev"),
     ]
-    # Where the guest sees that the kernel has killed for memory: v1's own file, or with v2 the group itself.
-    if paths.oom_control is None:
+    if not paths.counters:
         mounts.append(_mount(CGROUP, "cgroup", "cgroup", "nosuid", "noexec", "nodev", "ro"))
-    places = ((BOOT_ID, paths.boot_id), ("/proc/meminfo", paths.meminfo), (OOM_CONTROL, paths.oom_control))
-    for place, source in places:
+    for place, source in ((BOOT_ID, paths.boot_id), ("/proc/meminfo", paths.meminfo), *_counters(paths)):
         if source is not None:
             mounts.append(_mount(place, "bind", str(source), "bind", "ro", "nosuid", "noexec", "nodev"))
     return mounts
+
+
+def _counters(paths: Paths) -> list[tuple[str, Path | None]]:
+    return [(f"{CGROUP}/{name}", path) for name, path in paths.counters] or [(CGROUP, None)]
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> Json:

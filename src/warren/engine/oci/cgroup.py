@@ -21,6 +21,8 @@ LOWER_ATTEMPTS = 5
 """To take memory back from a group that was lent some; the kernel looks through its pages at each."""
 LOWER_STEP_BYTES = 4 * 1024 * 1024
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "cpuset", "devices", "freezer", "blkio", "hugetlb", "systemd")
+PARENT_SHARES, PARENT_WEIGHT_V2 = 512, 50
+"""Of the group of all sandboxes; the kernel's default for everybody else is 1024, and 100 with v2."""
 NANOSECONDS = 1_000_000_000
 MICROSECONDS = 1_000_000
 
@@ -75,6 +77,11 @@ class Cgroups:
     def memory_file(self, sandbox_id: str, name: str) -> Path:
         """A file of the memory controller in a sandbox's group."""
         return self.folder("" if self.is_v2 else "memory", sandbox_id) / name
+
+    def counters(self, sandbox_id: str) -> tuple[tuple[str, Path], ...]:
+        """Files in which the guest sees what the kernel has killed, and how many processes there are; none with v2."""
+        names = () if self.is_v2 else (("memory", "memory.oom_control"), ("pids", "pids.current"))
+        return tuple((f"{kind}/{name}", self.folder(kind, sandbox_id) / name) for kind, name in names)
 
     def set_memory(self, sandbox_id: str, limit: int) -> None:
         """Set the hard limit of memory and of memory with swap. Raises EngineFailed when more is in use."""
@@ -135,6 +142,19 @@ class Cgroups:
                 return False
             raise
         return True
+
+    def open_parent(self) -> None:
+        """All sandboxes together weigh half of what the server does, so that it answers however busy they are."""
+        kind, file, weight = (
+            ("", "cpu.weight", PARENT_WEIGHT_V2) if self.is_v2 else ("cpu", "cpu.shares", PARENT_SHARES)
+        )
+        parent = self.folder(kind, None)
+        try:
+            parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # v2: the controller is not given to us
+                (parent / file).write_text(str(weight))
+        except OSError as error:
+            raise EngineFailed(f"cannot make cgroup {parent}: {error.strerror}; run `warren doctor`") from None
 
     def pids(self, sandbox_id: str) -> set[int]:
         found: set[int] = set()

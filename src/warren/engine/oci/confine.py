@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from warren.engine.oci.bundle import CPU_PERIOD_US, DEVICE_NUMBERS, MIB
+from warren.engine.oci.bundle import CPU_PERIOD_US, CPU_SHARES, DEVICE_NUMBERS, MIB
 from warren.model.errors import EngineFailed
 from warren.model.sandbox import Resources
 
@@ -37,6 +37,7 @@ def settings(resources: Resources) -> Sequence[Setting]:
         Setting("memory", "memory.swappiness", "0", optional=True),
         Setting("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_US)),
         Setting("cpu", "cpu.cfs_quota_us", str(resources.cpu_count * CPU_PERIOD_US)),
+        Setting("cpu", "cpu.shares", str(resources.cpu_count * CPU_SHARES)),
         Setting("pids", "pids.max", str(resources.pids)),
         Setting("devices", "devices.deny", "a"),
         *(Setting("devices", "devices.allow", f"c {major}:{minor} rw") for major, minor in _numbers()),

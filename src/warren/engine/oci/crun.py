@@ -75,7 +75,7 @@ class Crun:
             cgroup=self._cgroups.path(spec.id),
             boot_id=folder / "boot_id",
             meminfo=folder / "meminfo",
-            oom_control=None if self._cgroups.is_v2 else self._cgroups.memory_file(spec.id, "memory.oom_control"),
+            counters=self._cgroups.counters(spec.id),
         )
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         (folder / "meminfo").write_bytes(meminfo(spec.resources.memory_mb * MIB, CgroupUsage(0.0, 0, 0)))

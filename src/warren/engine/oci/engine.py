@@ -108,6 +108,7 @@ class OciEngine:
         self._boxes = adoption.adopt()
         if not self._boxes:
             forget_guests(self._places.guests, {guest_dir.name, *self._keeping.guests()})
+        self._cgroups.open_parent()
         firewall.apply("load the network rules", self._rules())
         self._network.open(in_use=bool(self._boxes))
         forwarding.enable(RUN_ROOT)
