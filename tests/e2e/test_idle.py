@@ -1,0 +1,47 @@
+"""The idle ladder on the real runtimes: it sleeps by itself, and whatever comes finds it where it was."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from e2b import Sandbox
+
+from tests.e2e.cleanliness import nothing_left
+from tests.e2e.local_server import LocalServer
+from tests.e2e.waiting import until
+
+ASLEEP_S = 60
+LADDERS = {"runsc": "base=1/-/4", "crun": "base=1/2/-"}
+LAST_STEP = {"runsc": "disk", "crun": "memory"}
+
+
+@pytest.fixture(scope="module")
+def lazy(tmp_path_factory: pytest.TempPathFactory, runtime: str) -> Iterator[LocalServer]:
+    server = LocalServer(tmp_path_factory.mktemp("lazy"), idle=LADDERS[runtime], runtime=runtime, max_slots=8)
+    with nothing_left(server), server:
+        yield server
+
+
+def told(server: LocalServer, sandbox: Sandbox) -> dict[str, Any]:
+    return json.loads(server.run("sandbox", "info", sandbox.sandbox_id, "--json").stdout)
+
+
+def test_it_sleeps_by_itself_and_goes_on_when_somebody_comes(lazy: LocalServer, runtime: str) -> None:
+    with Sandbox.create(timeout=300, **lazy.options) as sandbox:
+        sandbox.commands.run("echo kept > /dev/shm/memory")
+        ends = sandbox.get_info(**lazy.options).end_at
+
+        def is_deep() -> bool:
+            return told(lazy, sandbox).get("pausedIn") == LAST_STEP[runtime]
+
+        until(is_deep, ASLEEP_S, "it sleeps as deep as it may")
+        assert sandbox.commands.run("cat /dev/shm/memory").stdout == "kept\n"
+        assert sandbox.get_info(**lazy.options).end_at == ends
+
+
+def test_who_is_at_work_stays_awake(lazy: LocalServer) -> None:
+    with Sandbox.create(timeout=300, **lazy.options) as sandbox:
+        # Its stream stays open, for somebody waits; falling asleep would cut it.
+        handle = sandbox.commands.run("sleep 5; echo done", background=True)
+        assert handle.wait().stdout == "done\n"
