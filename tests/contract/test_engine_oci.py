@@ -4,12 +4,11 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests import addresses, leaks
 from tests.contract.engine_suite import EngineSuite
 from tests.contract.sleep_suite import SleepSuite
 from warren.contracts.engine import Engine
@@ -35,7 +34,7 @@ class OciBench:
             runsc_path=base.runsc_path,
             guestd_path=base.guestd_path or _built_guestd(),
             bridge=f"wc{tag}",
-            network=IPv4Network(f"198.19.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xE0}/27"),
+            network=addresses.block(27),
             runtime=runtime,
             pool_slots=2,
             max_slots=SLOTS,

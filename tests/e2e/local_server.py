@@ -14,6 +14,7 @@ from typing import Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests import addresses
 from warren.engine.oci.process import ProcessId, kill
 
 START_DEADLINE_S = 60.0
@@ -40,8 +41,7 @@ class LocalServer:
             "WARREN_GATEWAY_PORT": str(self.gateway_port),
             "WARREN_TLS_PORT": str(self.tls_port),
             "WARREN_BRIDGE": f"wt{tag}",
-            # A block of its own in 198.18.0.0/15, which exists for tests; the product's default is 198.18.0.0/16.
-            "WARREN_NETWORK": f"198.19.{int(tag[:2], 16)}.0/24",
+            "WARREN_NETWORK": str(addresses.block()),
             "WARREN_POOL_SLOTS": "4",
             # Spares come and go in the background, so tests of what a server leaves ask for them by name; or all do.
             "WARREN_POOL_SANDBOXES": os.environ.get("WARREN_TEST_POOL", "0"),

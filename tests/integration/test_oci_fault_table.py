@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests import addresses, leaks
 from warren.contracts.engine import Restore, SandboxSpec
 from warren.engine.oci.engine import OciEngine
 from warren.model import limits
@@ -162,7 +161,7 @@ def bench_of(runtime: str, folder: Path) -> Bench:
         cache_dir=base.cache_dir,
         guestd_path=base.guestd_path or (str(built) if built.exists() else ""),
         bridge=f"wf{tag}",
-        network=IPv4Network(f"198.18.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xF0}/28"),
+        network=addresses.block(28),
         pool_slots=1,
         max_slots=4,
         runtime=runtime,

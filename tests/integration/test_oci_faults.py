@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests import addresses, leaks
 from warren.contracts.engine import SandboxSpec
 from warren.engine.oci.adoption import kill_group
 from warren.engine.oci.cgroup import Cgroups
@@ -55,7 +55,7 @@ def settings(tmp_path: Path) -> Settings:
         runsc_path=base.runsc_path,
         guestd_path=base.guestd_path or (str(built) if built.exists() else ""),
         bridge=f"wf{tag}",
-        network=IPv4Network(f"198.18.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xF0}/28"),
+        network=addresses.block(28),
         pool_slots=1,
         max_slots=2,
     )

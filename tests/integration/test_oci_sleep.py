@@ -9,12 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests import addresses, leaks
 from tests.integration.inside import introduce, run
 from warren.contracts.engine import Restore, SandboxSpec
 from warren.engine.oci.engine import OciEngine
@@ -83,7 +82,7 @@ class Machine:
             runsc_path=base.runsc_path,
             guestd_path=base.guestd_path or (str(built) if built.exists() else ""),
             bridge=f"ws{tag}",
-            network=IPv4Network(f"198.18.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xF0}/28"),
+            network=addresses.block(28),
             pool_slots=2,
             max_slots=6,
         )

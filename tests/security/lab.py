@@ -7,12 +7,11 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests import addresses, leaks
 from warren.contracts.engine import GUEST_PORT, Placement, SandboxSpec
 from warren.engine.oci.engine import OciEngine
 from warren.model.policy import EgressPolicy
@@ -91,7 +90,7 @@ def settings_of_ones_own(runtime: str, folder: Path, guest: Path, max_slots: int
         runsc_path=base.runsc_path,
         guestd_path=str(guest),
         bridge=f"ws{tag}",
-        network=IPv4Network(f"198.18.{int(tag[:2], 16)}.{int(tag[2:], 16) & 0xE0}/27"),
+        network=addresses.block(27),
         runtime=runtime,
         pool_slots=min(3, max_slots),
         max_slots=max_slots,
