@@ -28,6 +28,9 @@ class Settings:
     pool_slots: network slots prepared ahead. pool: spare sandboxes of built-in templates kept started, as
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
     kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
+    memory_overcommit, disk_overcommit: how often the machine's memory and the disk of the state folder may be promised
+    to sandboxes. Idle ones take a twentieth of theirs and less, so 10 lets 200 of 1 GiB run on 24 GiB; whether memory
+    is used up is watched besides.
     idle: how deep sandboxes of a template sleep while nobody uses them, see `model.idle`.
     log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
     checkpoint_key_file: 32 random bytes that checkpoints are encrypted with; none leaves them in the open.
@@ -59,6 +62,8 @@ class Settings:
     pool_memory_mb: int = 8192
     idle: tuple[str, ...] = ()
     max_slots: int = 1000
+    memory_overcommit: int = 10
+    disk_overcommit: int = 10
     log_level: str = "info"
     log_json: bool = False
     log_file: str = ""

@@ -111,7 +111,7 @@ def fill(path: Path) -> None:
 
 @pytest.mark.threat("E5")
 def test_a_full_disk_is_told_in_words_loses_nothing_and_passes(tmp_path: Path) -> None:
-    server = LocalServer(tmp_path, pool_slots=2, runtime="crun", stop_sandboxes_on_exit="true")
+    server = LocalServer(tmp_path, pool_slots=2, runtime="crun", stop_sandboxes_on_exit="true", disk_overcommit=1000)
     with on_a_disk_of_its_own(server, FOLDER_MB):
         with nothing_left(server), server:
             kept, spare = (Sandbox.create(timeout=600, **server.options) for _ in range(2))

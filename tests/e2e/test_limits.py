@@ -1,5 +1,6 @@
 """What happens at the edge of what a project or a machine may have."""
 
+import json
 import os
 import sqlite3
 import time
@@ -43,6 +44,26 @@ def test_a_full_machine_is_busy_and_says_so_at_once(small: LocalServer) -> None:
     made.append(Sandbox.create(timeout=60, **small.options))
     for sandbox in made:
         assert sandbox.kill()
+
+
+def test_a_machine_whose_memory_is_promised_says_so(small: LocalServer) -> None:
+    kept = Sandbox.create(timeout=60, **small.options)
+    room = json.loads(small.run("info", "--json").stdout)["machine"]
+    assert room["memoryMB"]["committed"] >= 1024
+    assert 0 < room["memoryMB"]["available"] < room["memoryMB"]["total"] < room["memoryMB"]["limit"]
+    assert "memory committed" in small.run("info").stdout
+    small.stop()
+    small.settings["WARREN_MEMORY_OVERCOMMIT"] = "0"
+    try:
+        small.start()
+        refused = post(small)
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "sandbox_capacity_unavailable")
+        assert "WARREN_MEMORY_OVERCOMMIT" in refused.json()["message"]
+        assert refused.headers["should-retry"] == "false"
+        assert kept.commands.run("echo on").stdout == "on\n"
+    finally:
+        del small.settings["WARREN_MEMORY_OVERCOMMIT"]
+    assert kept.kill()
 
 
 @pytest.mark.covers("C06", "C07")

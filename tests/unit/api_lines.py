@@ -34,6 +34,7 @@ _A_SANDBOX = Line(Names.SANDBOX)
 LINES: dict[tuple[str, str], Line] = {
     ("GET", "/health"): _OWN,
     ("GET", "/metrics"): _OWN,
+    ("GET", "/machine"): _OWN,
     ("GET", "/teams"): _OWN,
     ("GET", "/api-keys"): _OWN,
     ("POST", "/api-keys"): Line(body={"name": "new"}),

@@ -22,7 +22,7 @@ NOBODY_S_SANDBOX = "i" + "0" * 20
 NOBODY_S_KEY = "6a1f3c9e-0000-4000-8000-00000000dead"
 OPEN_PATHS = {"/health"}
 """All that answers without a key. Whatever joins them has to be put here on purpose."""
-LOCAL_PATHS = {"/metrics"}
+LOCAL_PATHS = {"/metrics", "/machine"}
 DOCUMENT_PATHS = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
 TIMING_SAMPLES = 60
 TIMING_FACTOR = 2.5

@@ -1,6 +1,7 @@
 """`GET /metrics`: who may read it, and that the numbers in it are those of what happened."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ from tests.unit.api_server import ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.api.app import create_app
 from warren.contracts.guest import GuestIdentity
+from warren.engine.fake.engine import LARGE
 from warren.model.errors import Timeout
 
 pytestmark = pytest.mark.anyio
@@ -139,3 +141,23 @@ async def test_a_kill_during_the_start_is_one_end(server: ApiServer, monkeypatch
         'warren_ends_total{reason="killed"} 1.0'
     ]
     assert 'warren_creates_total{code="sandbox_placement_timeout",runtime="runsc"} 1.0' in found
+
+
+async def test_the_room_of_the_machine_is_for_the_same_readers(server: ApiServer) -> None:
+    async with peer(server, "203.0.113.9") as stranger:
+        assert (await stranger.get("/machine")).status_code == 401
+    async with peer(server, "127.0.0.1") as client:
+        before = (await client.get("/machine")).json()
+        await server.client.post("/v2/sandboxes", json={"templateID": "base"})
+        after = (await client.get("/machine")).json()
+    assert after["sandboxes"] == before["sandboxes"] + 1
+    assert after["memoryMB"]["committed"] == before["memoryMB"]["committed"] + 1024
+    assert after["diskMB"]["committed"] == before["diskMB"]["committed"] + 2048
+
+
+async def test_a_full_machine_refuses_with_the_code_of_the_contract(server: ApiServer) -> None:
+    server.engine.machine.size = replace(LARGE, memory_available=0)
+    answer = await server.client.post("/v2/sandboxes", json={"templateID": "base"})
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "sandbox_capacity_unavailable")
+    assert answer.headers["should-retry"] == "false"
+    assert "reserve" in answer.json()["message"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import observation, pools, projects, sandboxes, scrape, sleep
+from warren.api import machine, observation, pools, projects, sandboxes, scrape, sleep
 
 
 class Access(enum.Enum):
@@ -32,6 +32,7 @@ _K = Access.KEY
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", 204, Access.OPEN, projects.health),
     Route("GET", "/metrics", 200, Access.LOCAL, scrape.metrics),
+    Route("GET", "/machine", 200, Access.LOCAL, machine.machine),
     Route("GET", "/teams", 200, _K, projects.teams),
     Route("GET", "/api-keys", 200, _K, projects.list_keys),
     Route("POST", "/api-keys", 201, _K, projects.create_key),

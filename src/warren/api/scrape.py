@@ -13,10 +13,15 @@ _INDIRECT = ("x-forwarded-for", "forwarded", "origin")
 
 async def metrics(request: Request) -> Response:
     """Not in a thread: the gauges read what the loop changes. Raises Unauthenticated."""
-    if not _is_local(request):
-        await caller(request)
+    await require_local_or_key(request)
     meters = context(request).meters
     return Response(meters.render(), headers={"Content-Type": meters.content_type, "Cache-Control": "no-store"})
+
+
+async def require_local_or_key(request: Request) -> None:
+    """Raises Unauthenticated."""
+    if not _is_local(request):
+        await caller(request)
 
 
 def _is_local(request: Request) -> bool:

@@ -50,12 +50,26 @@ def info(machine: Machine, as_json: bool) -> None:
             try:
                 found["runningSandboxes"] = rest.count("/v2/sandboxes")
                 found["sleep"] = _sleep(rest.get("/teams"))
+                found["machine"] = rest.get("/machine")
             except WarrenError as error:
                 found["error"] = error.message
     if as_json:
         display.as_json(found)
-    else:
-        display.fields([(_spaced(name), value) for name, value in found.items()])
+        return
+    room = found.pop("machine", None)
+    rows = [(_spaced(name), value) for name, value in found.items()]
+    display.fields([*rows, *(_room(room) if room else [])])
+
+
+def _room(room: Any) -> list[tuple[str, str]]:
+    """What the server's machine has, and what of it is promised to sandboxes, those of other projects among them."""
+    memory, disk = room["memoryMB"], room["diskMB"]
+    return [
+        ("memory used", f"{memory['total'] - memory['available']} of {memory['total']} MiB"),
+        ("memory committed", f"{memory['committed']} of {memory['limit']} MiB, to {room['sandboxes']} sandboxes"),
+        ("disk used", f"{disk['total'] - disk['free']} of {disk['total']} MiB"),
+        ("disk committed", f"{disk['committed']} of {disk['limit']} MiB"),
+    ]
 
 
 def _sleep(teams: Any) -> str | None:

@@ -31,6 +31,7 @@ from typing import Protocol
 
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
+from warren.model.room import Room
 from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import TemplateImage
@@ -126,9 +127,9 @@ class Engine(Protocol):
     async def create(self, spec: SandboxSpec) -> Placement:
         """Start a sandbox. Not idempotent: an id is used once.
 
-        Raises NoCapacity when no slot is free, BadRequest for an unknown runtime. With `spec.restore` also
-        CheckpointNotFound, and CheckpointUnusable when this runtime or CPU cannot restore it or it is damaged; the
-        checkpoint itself stays as it is. After any error nothing of the sandbox is left.
+        Raises NoCapacity when no slot is free or the machine has no room, BadRequest for an unknown runtime. With
+        `spec.restore` also CheckpointNotFound, and CheckpointUnusable when this runtime or CPU cannot restore it or
+        it is damaged; the checkpoint itself stays as it is. After any error nothing of the sandbox is left.
         """
         ...
 
@@ -138,6 +139,10 @@ class Engine(Protocol):
 
     async def list(self) -> list[Placement]:
         """The sandboxes whose PID 1 is alive now."""
+        ...
+
+    async def room(self) -> Room:
+        """What the machine has, and what of it is promised to the sandboxes that run."""
         ...
 
     def death(self, sandbox_id: str) -> Awaitable[None]:

@@ -33,6 +33,7 @@ from warren.model.errors import (
 from warren.model.health import Health
 from warren.model.policy import NetworkPolicy
 from warren.model.project import Project
+from warren.model.room import Room
 from warren.model.sandbox import SANDBOX_ID, EndReason, Sandbox, State
 from warren.model.snapshot import Snapshot
 
@@ -74,6 +75,10 @@ class Sandboxes:
         self._elsewhere = elsewhere
         self._live, self._starting, self._ending, self._watches = live, starting, ending, watches
         self._pausing, self._resuming, self._forking, self._snapshots = pausing, resuming, forking, snapshots
+
+    async def room(self) -> Room:
+        """What this machine has and what is promised of it, over all projects."""
+        return await self._engine.room()
 
     async def create(self, project: Project, request: StartRequest) -> Admission:
         """Start a sandbox. Raises InvalidTimeout, and what `Starting.start` raises."""

@@ -83,6 +83,8 @@ MEMORY_RELIEF_DEADLINE_S = 15.0
 MEMORY_SETTLE_PAUSE_S = 0.02
 MEMORY_SETTLE_LOOKS = 25
 """Looks, that many seconds apart, whether the memory of what was ended has come back, before more is ended."""
+MEMORY_RESERVE_MB = 512
+"""MiB of the machine's memory that stay available: for the server, the kernel, and what runs already."""
 KILL_DEADLINE_S = 15.0
 """Seconds for a runtime to kill and delete a sandbox before the engine calls it failed."""
 ENDS_AT_ONCE = 16

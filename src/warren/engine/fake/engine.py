@@ -19,10 +19,12 @@ from warren.model.errors import (
 )
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
+from warren.model.room import Machine, Room
 from warren.model.snapshot import SnapshotKind
 
 MIB = 1024 * 1024
 DEFAULT_SLOTS = 1000
+LARGE = Machine(memory_total=1 << 20, memory_available=1 << 19, disk_total=1 << 20, disk_free=1 << 19)
 
 
 @dataclass
@@ -47,6 +49,7 @@ class FakeMachine:
     """What outlives a server: hand the same one to a second engine to test adoption."""
 
     slots: int = DEFAULT_SLOTS
+    size: Machine = LARGE
     sandboxes: dict[str, FakeSandbox] = field(default_factory=dict[str, FakeSandbox])
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict[str, Checkpoint])
     build: str = "fake-1"
@@ -96,6 +99,8 @@ class FakeEngine:
             raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
         if len(self.machine.sandboxes) >= self.machine.slots:
             raise NoCapacity
+        if (refusal := (await self.room()).refusal(spec.resources)) is not None:
+            raise NoCapacity(f"cannot place another sandbox on this machine: {refusal}")
         await asyncio.sleep(0)
         if spec.restore is not None:
             self._check(spec.restore)
@@ -116,6 +121,10 @@ class FakeEngine:
 
     async def list(self) -> list[Placement]:
         return [sandbox.placement for sandbox in self.machine.sandboxes.values() if not sandbox.gone.is_set()]
+
+    async def room(self) -> Room:
+        running = [sandbox.spec.resources for sandbox in self.machine.sandboxes.values()]
+        return Room.of(self.machine.size, running, memory_overcommit=10, disk_overcommit=10)
 
     async def death(self, sandbox_id: str) -> None:
         sandbox = self.machine.sandboxes.get(sandbox_id)

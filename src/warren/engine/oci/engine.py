@@ -20,6 +20,7 @@ from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
 from warren.engine.oci.guard import RuleGuard
 from warren.engine.oci.keeping import Keeping
+from warren.engine.oci.machine import machine_of
 from warren.engine.oci.network import Network
 from warren.engine.oci.places import RUN_ROOT, Hold, Places, forget_guests, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
@@ -30,9 +31,10 @@ from warren.engine.oci.sealed import Key
 from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
-from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoSpace, SandboxNotFound
+from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoCapacity, NoSpace, SandboxNotFound
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
+from warren.model.room import Room
 from warren.model.sandbox import SANDBOX_ID
 from warren.model.snapshot import SnapshotKind
 from warren.settings import Settings
@@ -156,6 +158,9 @@ class OciEngine:
             raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
         if not SANDBOX_ID.fullmatch(spec.id):
             raise BadRequest(f"cannot use {spec.id!r} as a sandbox id: it names files, cgroups and processes")
+        refusal = (await self.room()).refusal(spec.resources)
+        if refusal is not None:
+            raise NoCapacity(f"cannot place another sandbox on this machine: {refusal}; kill some, or try again later")
         with step("slot"):
             slot = await self._pool.take()
         if spec.id in self._boxes:  # by a create that ran beside this one
@@ -174,6 +179,12 @@ class OciEngine:
                 await to_the_end(self._give_up(box))
                 raise
         return box.placement
+
+    async def room(self) -> Room:
+        running = [box.record.resources for box in self._boxes.values()]
+        settings = self._settings
+        machine = machine_of(settings.state_dir)
+        return Room.of(machine, running, settings.memory_overcommit, settings.disk_overcommit)
 
     async def _give_up(self, box: Box) -> None:
         try:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from warren.engine.oci.process import ProcessId
+from warren.model.sandbox import Resources
 
 FILE = "placement.json"
 VERSION = 1
@@ -33,6 +34,10 @@ class Record:
     pid: int = 0
     started: int = 0
     version: int = VERSION
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(self.cpu_count, self.memory_mb, self.disk_mb)
 
     @property
     def process(self) -> ProcessId | None:

@@ -1,0 +1,29 @@
+"""Handler of `GET /machine`: what this machine has, and what of it is promised."""
+
+from typing import Any
+
+from fastapi import Request
+
+from warren.api.context import context
+from warren.api.scrape import require_local_or_key
+
+
+async def machine(request: Request) -> dict[str, Any]:
+    """Counts over all projects, so for whom `GET /metrics` is. Raises Unauthenticated."""
+    await require_local_or_key(request)
+    room = await context(request).sandboxes.room()
+    return {
+        "sandboxes": room.sandboxes,
+        "memoryMB": {
+            "total": room.machine.memory_total,
+            "available": room.machine.memory_available,
+            "committed": room.memory_committed,
+            "limit": room.memory_limit,
+        },
+        "diskMB": {
+            "total": room.machine.disk_total,
+            "free": room.machine.disk_free,
+            "committed": room.disk_committed,
+            "limit": room.disk_limit,
+        },
+    }
