@@ -62,7 +62,9 @@ def test_a_machine_whose_memory_is_promised_says_so(small: LocalServer) -> None:
         assert refused.headers["should-retry"] == "false"
         assert kept.commands.run("echo on").stdout == "on\n"
     finally:
+        small.stop()
         del small.settings["WARREN_MEMORY_OVERCOMMIT"]
+        small.start()
     assert kept.kill()
 
 
