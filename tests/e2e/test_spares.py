@@ -12,7 +12,8 @@ from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
 from tests.e2e.waiting import until
 
-FILLED_S = 60
+FILLED_S = 120
+"""Seconds; a machine that runs other tests beside this one starts sandboxes slowly."""
 
 
 @pytest.fixture(scope="module")

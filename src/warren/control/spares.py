@@ -107,6 +107,8 @@ class Spares:
                 await self._settle(may_fill, is_short)
             except WarrenError as error:
                 log.warning("pool not filled", error=error.message)
+            except Exception:
+                log.exception("pool not filled; trying again")
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.POOL_PERIOD_S):
