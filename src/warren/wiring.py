@@ -30,7 +30,6 @@ from warren.control.denials import Denials
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking
 from warren.control.health import GuestHealth
-from warren.control.host_memory import is_memory_short
 from warren.control.identity import load_identity, settle
 from warren.control.idleness import Idleness
 from warren.control.keys import Keys
@@ -324,7 +323,7 @@ async def serve(settings: Settings) -> None:
         work.spawn(control.denials.run(), "denials")
         work.spawn(control.health.run(), "health")
         work.spawn(control.idleness.run(), "idleness")
-        work.spawn(control.spares.run(lambda: control.starting.is_idle, is_memory_short), "pool")
+        work.spawn(control.spares.run(lambda: control.starting.is_idle), "pool")
         stack.push_async_callback(control.spares.drain)
         gateway = Gateway(
             control.live,

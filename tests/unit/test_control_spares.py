@@ -2,22 +2,24 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.api_server import ApiServer, api_server
 from tests.unit.waiting import eventually
+from warren.model import limits
 
 pytestmark = pytest.mark.anyio
 NEW = {"templateID": "base", "timeout": 60}
 
 
 @asynccontextmanager
-async def pooled(state: Path, *, short: bool = False, **settings: object) -> AsyncIterator[ApiServer]:
+async def pooled(state: Path, **settings: object) -> AsyncIterator[ApiServer]:
     async with api_server(state, pool_sandboxes=4, **settings) as server:
         spares = server.control.spares
-        server.work.spawn(spares.run(lambda: server.control.starting.is_idle, lambda: short), "pool")
+        server.work.spawn(spares.run(lambda: server.control.starting.is_idle), "pool")
         yield server
         await spares.drain()
 
@@ -116,9 +118,16 @@ async def test_the_last_place_goes_to_who_asks(tmp_path: Path) -> None:
 
 
 async def test_nothing_is_kept_while_memory_is_short(tmp_path: Path) -> None:
-    async with pooled(tmp_path, short=True) as server:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        size = server.engine.machine.size
+        server.engine.machine.size = replace(size, memory_available=limits.POOL_MEMORY_RESERVE_MB - 1)
+
+        async def is_drained() -> bool:
+            return not server.engine.machine.sandboxes
+
+        await eventually(is_drained)
         assert (await server.client.post("/v2/sandboxes", json=NEW)).status_code == 201
-        assert len(server.engine.machine.sandboxes) == 1
 
 
 async def test_a_server_that_stops_leaves_no_spare(tmp_path: Path) -> None:

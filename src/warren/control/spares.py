@@ -97,14 +97,11 @@ class Spares:
         found = [Level(k, self._templates[k], len(self._ready.get(k, ())), self._wanted.get(k, 0)) for k in kinds]
         return sorted(found, key=lambda level: (level.template.names, level.kind.runtime))
 
-    async def run(self, may_fill: Callable[[], bool], is_short: Callable[[], bool]) -> None:
-        """Keep the pool at its targets until cancelled.
-
-        `may_fill`: nobody waits for a create of his own, who would come first. `is_short`: of memory; all is drained.
-        """
+    async def run(self, may_fill: Callable[[], bool]) -> None:
+        """Keep the pool at its targets until drained. `may_fill`: nobody waits for a create, who would come first."""
         while self._budget.sandboxes and not self._closing:
             try:
-                await self._settle(may_fill, is_short)
+                await self._settle(may_fill)
             except WarrenError as error:
                 log.warning("pool not filled", error=error.message)
             except Exception:
@@ -131,13 +128,20 @@ class Spares:
         self._wanted = {}
         await self._drop_surplus()
 
-    async def _settle(self, may_fill: Callable[[], bool], is_short: Callable[[], bool]) -> None:
+    async def _settle(self, may_fill: Callable[[], bool]) -> None:
         floors = await self._floor_kinds()
-        budget = Budget(0, 0) if is_short() else self._budget
+        budget = Budget(0, 0) if await self._is_memory_short() else self._budget
         self._wanted = targets(floors, self._demand.bursts(self._clock.now()), budget)
         await self._drop_surplus()
-        while not self._closing and may_fill() and not is_short() and (kind := self._lacking()) is not None:
+        while not self._closing and may_fill() and (kind := self._lacking()) is not None:
             await self._add(kind)
+            if await self._is_memory_short():
+                break
+
+    async def _is_memory_short(self) -> bool:
+        """Whether what is kept ahead should go, so that what runs can stay."""
+        machine = (await self._engine.room()).machine
+        return machine.memory_available < limits.POOL_MEMORY_RESERVE_MB
 
     async def _floor_kinds(self) -> dict[Kind, int]:
         """The configured floors, of the templates as they are now: a template that was built anew is another kind."""
