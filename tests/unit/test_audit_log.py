@@ -42,6 +42,15 @@ async def test_a_record_is_in_the_file_when_it_returns(tmp_path: Path) -> None:
         assert [body["subject"] for body in records(folder, lambda _: True)] == ["sandbox:i1"]
 
 
+async def test_no_record_waits_for_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "AUDIT_SYNC_S", 3600.0)
+    folder = AuditFolder(tmp_path)
+    async with running(folder) as audit:
+        for number in range(1, 4):
+            await audit.record(KILL)
+            assert len(list(records(folder, lambda _: True))) == number
+
+
 async def test_order_is_kept_and_closing_writes_what_is_left(tmp_path: Path) -> None:
     folder = AuditFolder(tmp_path)
     async with running(folder) as audit:

@@ -71,14 +71,23 @@ class AuditLog:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.AUDIT_SUMMARY_S if self._failure is None else limits.AUDIT_RETRY_S):
                     await self._wake.wait()
-            self._wake.clear()
             self._tell_counts()
-            while self._queue:
-                await self._attempt(self._write)
-            await asyncio.sleep(limits.AUDIT_SYNC_S)  # the next batches wait for no sync
-            while self._queue:
-                await self._attempt(self._write)
+            await self._write_for_a_while()
             await self._attempt(self._chain.sync)
+
+    async def _write_for_a_while(self) -> None:
+        """Until the next sync is due; what comes meanwhile is written at once, for somebody waits for it."""
+        now = asyncio.get_running_loop().time
+        due = now() + limits.AUDIT_SYNC_S
+        while True:
+            self._wake.clear()
+            while self._queue:
+                await self._attempt(self._write)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - now())):
+                    await self._wake.wait()
+            if now() >= due:
+                return
 
     async def close(self) -> None:
         """Write what is left, unless the disk refuses."""
