@@ -26,6 +26,7 @@ STATUS: Mapping[type[errors.WarrenError], int] = {
     errors.Unavailable: 503,
     errors.NoSpace: 507,
     errors.Timeout: 504,
+    errors.BuildFailed: 500,
     errors.EngineFailed: 500,
 }
 """Subclasses take the status of the nearest class named here; `tests/unit` proves that each error has one."""

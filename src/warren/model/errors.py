@@ -32,6 +32,7 @@ WarrenError
 │   └── AuditUnavailable       audit_unavailable           no change without a record of it
 ├── Timeout                    timeout                     a deadline passed
 │   └── PlacementTimeout       sandbox_placement_timeout
+├── BuildFailed                build_failed                a step of a template build; kept in the build's status
 └── EngineFailed               sandbox_create_failed       the runtime or the guest broke its promise
 
 `code` is API: clients may match on it, and it never changes. The message begins with "cannot", says what was
@@ -247,3 +248,16 @@ class EngineFailed(WarrenError):
     """cannot run the sandbox: the runtime failed; the server's log has its words"""
 
     code = "sandbox_create_failed"
+
+
+class BuildFailed(WarrenError):
+    """cannot build the template; its log says why
+
+    `step` is the step that failed: "base", "finalize" or the 1-based number of a step as text.
+    """
+
+    code = "build_failed"
+
+    def __init__(self, message: str | None = None, step: str | None = None) -> None:
+        super().__init__(message)
+        self.step = step
