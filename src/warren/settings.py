@@ -3,7 +3,7 @@
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Settings:
     idle: how deep sandboxes of a template sleep while nobody uses them, see `model.idle`.
     log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
     checkpoint_key_file: 32 random bytes that checkpoints are encrypted with; none leaves them in the open.
+    secrets_key_file: file of the keys that values of secrets are sealed with, one a line in 64 hexadecimal digits, the
+    one in force first; without it a key is made in the state folder. secrets_key: the same, as text.
     audit_required: refuse every change while the audit log cannot be written.
     stop_sandboxes_on_exit: a server that is told to stop ends its sandboxes first, instead of leaving them running.
     """
@@ -69,6 +71,8 @@ class Settings:
     log_file: str = ""
     otlp_endpoint: str = ""
     checkpoint_key_file: str = ""
+    secrets_key_file: str = ""
+    secrets_key: str = field(default="", repr=False)
     audit_required: bool = True
     stop_sandboxes_on_exit: bool = False
 
@@ -88,6 +92,11 @@ class Settings:
     @property
     def audit_dir(self) -> Path:
         return self.state_dir / "audit"
+
+    @property
+    def own_secrets_key(self) -> Path:
+        """The key that is used when none is given."""
+        return self.state_dir / "secrets.key"
 
     @property
     def database(self) -> str:
@@ -114,10 +123,10 @@ def _found(name: str, cached: Path) -> str:
 def load(environ: Mapping[str, str]) -> Settings:
     """Settings from `WARREN_*` variables. Raises BadRequest that names the variable it cannot read."""
     changes: dict[str, object] = {}
-    for field in fields(Settings):
-        variable = f"WARREN_{field.name.upper()}"
+    for setting in fields(Settings):
+        variable = f"WARREN_{setting.name.upper()}"
         if variable in environ:
-            changes[field.name] = _parse(variable, environ[variable], field.default)
+            changes[setting.name] = _parse(variable, environ[variable], setting.default)
     return replace(Settings(), **changes)  # pyright: ignore[reportArgumentType]
 
 

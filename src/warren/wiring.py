@@ -42,6 +42,8 @@ from warren.control.resuming import Resuming
 from warren.control.sandbox_end import Ending
 from warren.control.sandbox_start import Starting
 from warren.control.sandboxes import Sandboxes
+from warren.control.sealing import load_keyring
+from warren.control.secrets import Secrets
 from warren.control.servers import Servers
 from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
@@ -148,6 +150,7 @@ def build_control(
         templates=Templates(store=store, files=on.images),
         snapshots=snapshots,
         keys=Keys(store=store, clock=on.clock, ids=on.ids),
+        secrets=_build_secrets(settings, on),
         domain=settings.public_domain,
         spares=life.spares,
         meters=meters,
@@ -219,6 +222,11 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
         forking=Forking(engine=on.engine, checkpoints=life.checkpoints, starting=life.starting, work=on.work),
     )  # fmt: skip
+
+
+def _build_secrets(settings: Settings, on: _Grounds) -> Secrets:
+    keyring = load_keyring(settings.secrets_key, settings.secrets_key_file, settings.own_secrets_key)
+    return Secrets(store=on.store, clock=on.clock, ids=on.ids, keyring=keyring)
 
 
 def prepare_state(settings: Settings) -> None:
@@ -315,6 +323,7 @@ async def serve(settings: Settings) -> None:
         work.spawn(audit.run(), "audit")
         control = build_control(settings, engine, guest, store, work, audit=audit)
         await control.context.templates.register_built_in(settings.cache_dir / "templates")
+        await control.context.secrets.reseal()
         await _take_place(settings, control.servers)
         work.spawn(control.servers.run(), "heartbeat")
         await control.supervision.adopt()

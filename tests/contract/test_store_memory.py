@@ -1,5 +1,6 @@
 import pytest
 
+from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import StoreSuite
 from warren.contracts.store import Store
@@ -13,6 +14,12 @@ class TestMemoryStore(StoreSuite):
 
 
 class TestMemoryStoreAsleep(SleepStoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class TestMemoryStoreSecrets(SecretsStoreSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

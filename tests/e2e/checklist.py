@@ -71,6 +71,7 @@ LINES = {
     "F12": "signed URLs",
     "F13": "users, paths, no space",
     "G01": "git",
+    "K01": "secrets: create, update, list, info, exists, destroy; values are kept and not yet used",
 }
 """The lines that this version serves, in the order of the contract's chapters."""
 

@@ -145,7 +145,7 @@ def test_every_error_has_a_body_with_its_status(server: LocalServer, box: Sandbo
             (api.post("/v2/sandboxes", json={"templateID": 5}, headers=key), 400),
             (api.get("/v2/sandboxes?limit=1000", headers=key), 400),
             (api.post(f"/sandboxes/{box.sandbox_id}/timeout", json={"timeout": -1}, headers=key), 400),
-            (api.get("/secrets", headers=key), 501),
+            (api.get("/secrets/none", headers=key), 404),
         ):
             assert answer.status_code == status, answer.text
             assert answer.json()["code"] == status

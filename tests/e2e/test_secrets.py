@@ -99,6 +99,10 @@ def used(server: LocalServer, runtime: str) -> Iterator[dict[str, str]]:
     status, made = ask(server, "POST", "/api-keys", key, {"name": "second"})
     assert status == 201
     said["api-key"] = json.loads(made)["key"]
+    said |= {"secret": planted("secret"), "new-secret": planted("new-secret")}
+    name = f"planted-{runtime}"
+    assert ask(server, "POST", "/secrets", key, {"name": name, "value": said["secret"]})[0] == 201
+    assert ask(server, "POST", f"/secrets/{name}", key, {"value": said["new-secret"]})[0] == 200
     sandbox = Sandbox.create(
         envs={"PLANTED": said["env"]},
         timeout=300,
@@ -136,6 +140,10 @@ def _fail(server: LocalServer, sandbox: Sandbox, said: dict[str, str]) -> None:
         status, text = ask(server, "POST", "/v2/sandboxes", server.api_key, body)
         assert status == 400
         assert said["env"] not in text
+    for body in ({"name": "no name", "value": said["secret"]}, {"name": "x", "value": [said["secret"]]}):
+        status, text = ask(server, "POST", "/secrets", server.api_key, body)
+        assert status == 400
+        assert said["secret"] not in text
     assert ask(server, "GET", "/v2/sandboxes", said["wrong-token"])[0] == 401
     headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "X-Access-Token": said["wrong-token"]}
     for port, path in ((49983, f"/files?path=/x&signature=v1_{said['wrong-token']}"), (8000, "/")):
@@ -148,7 +156,7 @@ def places(server: LocalServer) -> Iterator[tuple[str, bytes]]:
     """All that the server shows or lets others see, but for its files."""
     for pid, text in host_processes():
         yield f"process {pid}", text
-    for path in ("/metrics", "/v2/sandboxes", "/sandboxes", "/api-keys", "/templates", "/pools"):
+    for path in ("/metrics", "/v2/sandboxes", "/sandboxes", "/api-keys", "/templates", "/pools", "/secrets"):
         yield path, ask(server, "GET", path, server.api_key)[1].encode()
 
 

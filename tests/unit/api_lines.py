@@ -16,6 +16,7 @@ class Names(enum.Enum):
     SANDBOX = "a sandbox"
     KEY = "an API key"
     TEMPLATE = "a template"
+    SECRET = "a secret"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Line:
 
 
 _SANDBOX = "/sandboxes/{sandbox_id}"
+_SECRET = "/secrets/{secret_id}"
 _OWN = Line()
 _A_SANDBOX = Line(Names.SANDBOX)
 
@@ -69,7 +71,10 @@ LINES: dict[tuple[str, str], Line] = {
     ("GET", "/volumes"): _OWN,
     ("POST", "/volumes"): Line(body={}),
     ("GET", "/secrets"): _OWN,
-    ("POST", "/secrets"): Line(body={}),
+    ("POST", "/secrets"): Line(body={"name": "new", "value": "x"}),
+    ("GET", _SECRET): Line(Names.SECRET),
+    ("POST", _SECRET): Line(Names.SECRET, {"value": "taken over"}),
+    ("DELETE", _SECRET): Line(Names.SECRET),
 }
 
 WITH_KEY = [route for route in ROUTES if route.access is Access.KEY]

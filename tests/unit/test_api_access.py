@@ -155,6 +155,17 @@ async def test_another_s_key_is_like_none(server: ApiServer, stranger: dict[str,
     assert (await server.control.context.keys.list(server.project))[0] == mine
 
 
+@pytest.mark.parametrize("route", naming(Names.SECRET), ids=title)
+async def test_another_s_secret_is_like_none(server: ApiServer, stranger: dict[str, str], route: Route) -> None:
+    name = f"n-{route.method}"
+    mine = (await server.client.post("/secrets", json={"name": name, "value": "x"})).json()
+    unknown = told(await ask(server, route, "nobody", stranger), "nobody")
+    assert unknown[0] == 404
+    for thing in (mine["secretID"], name):
+        assert told(await ask(server, route, thing, stranger), thing) == unknown
+    assert (await server.client.get(f"/secrets/{name}")).json() == mine
+
+
 async def test_another_s_template_is_like_none(server: ApiServer, stranger: dict[str, str]) -> None:
     private = replace(BASE, id="tprivate", project_id=server.project.id, names=("mine",), public=False)
     await server.store.put_template(private)

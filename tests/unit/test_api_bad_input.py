@@ -85,14 +85,14 @@ async def test_a_body_that_is_no_object_is_400(server: ApiServer, box: str, rout
 NAMES = ("x", "%00", "%2e%2e", "..%2f..", "%ff", "ü", "%ed%a0%80", "%F0%9F%98%80", "a" * 5000, "%20", "I" + "0" * 20)
 
 
-@pytest.mark.parametrize("what", [Names.SANDBOX, Names.KEY], ids=lambda what: what.name)
+@pytest.mark.parametrize("what", [Names.SANDBOX, Names.KEY, Names.SECRET], ids=lambda what: what.name)
 async def test_a_name_that_can_be_nobody_s_is_404(server: ApiServer, what: Names) -> None:
     for route in naming(what):
         for name in NAMES:
             answer = await server.client.request(route.method, path_of(route, name), json=line_of(route).body)
             status, code = refused(answer)
             assert (status, code) in {
-                (404, f"{'sandbox' if what is Names.SANDBOX else 'key'}_not_found"),
+                (404, f"{what.name.lower()}_not_found"),
                 (404, "no_such_route"),
             }, (title(route), name)
 

@@ -30,6 +30,8 @@ KINDS: Mapping[tuple[str, str], Kind] = {
     ("DELETE", "/templates/{template_id:path}"): Kind.TEMPLATE_DELETE,
     ("POST", "/volumes"): Kind.VOLUME_CREATE,
     ("POST", "/secrets"): Kind.SECRET_CREATE,
+    ("POST", "/secrets/{secret_id}"): Kind.SECRET_UPDATE,
+    ("DELETE", "/secrets/{secret_id}"): Kind.SECRET_DELETE,
     ("POST", "/api-keys"): Kind.KEY_CREATE,
     ("PATCH", "/api-keys/{key_id}"): Kind.KEY_RENAME,
     ("DELETE", "/api-keys/{key_id}"): Kind.KEY_REVOKE,

@@ -1,9 +1,12 @@
-"""A limit on request bodies, also on chunked ones that announce no length."""
+"""Limits on request bodies, also on chunked ones that announce no length."""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warren.model import limits
+
+_BY_NOUN = {"secrets": limits.SECRET_BODY_BYTES}
+"""Other limits than the general one, by the first part of the path."""
 
 
 class BodyLimit:
@@ -11,14 +14,19 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen = 0
+        limit, seen = _limit(scope), 0
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > limits.MAX_BODY_BYTES:
-                raise HTTPException(413, f"cannot take a body of more than {limits.MAX_BODY_BYTES} bytes; send less")
+            if seen > limit:
+                raise HTTPException(413, f"cannot take a body of more than {limit} bytes; send less")
             return message
 
         await self._app(scope, counted, send)
+
+
+def _limit(scope: Scope) -> int:
+    noun = scope["path"].split("/")[1] if "/" in scope.get("path", "") else ""
+    return _BY_NOUN.get(noun, limits.MAX_BODY_BYTES)

@@ -8,6 +8,7 @@ from warren.contracts.audit import Audit
 from warren.control.keys import Keys
 from warren.control.observation import Observations
 from warren.control.sandboxes import Sandboxes
+from warren.control.secrets import Secrets
 from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.templates import Templates
@@ -23,6 +24,7 @@ class Context:
     templates: Templates
     snapshots: Snapshots
     keys: Keys
+    secrets: Secrets
     spares: Spares
     domain: str
     meters: Meters

@@ -15,6 +15,7 @@ from warren.api.schemas import (
     NetworkOut,
     SandboxDetail,
     SandboxOut,
+    SecretOut,
     SnapshotOut,
 )
 from warren.control.sandboxes import Admission
@@ -23,6 +24,7 @@ from warren.model.observation import LogEntry, Metric
 from warren.model.pause import PauseKind
 from warren.model.project import API_KEY_PREFIX, ApiKey, Project
 from warren.model.sandbox import SANDBOX_ID, Sandbox
+from warren.model.secret import SECRET_ID, Secret
 from warren.model.snapshot import SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
 from warren.model.template import Template
 
@@ -95,6 +97,17 @@ def snapshot_out(snapshot: Snapshot, project: Project) -> SnapshotOut:
         sizeBytes=snapshot.bytes,
         sandboxID=snapshot.source_id,
         createdAt=snapshot.created_at,
+    )
+
+
+def secret_out(secret: Secret) -> SecretOut:
+    return SecretOut(
+        secretID=secret.id,
+        name=secret.name,
+        currentVersion=secret.version,
+        metadata=dict(secret.metadata),
+        createdAt=secret.created_at,
+        updatedAt=secret.updated_at,
     )
 
 
@@ -203,6 +216,15 @@ def snapshot_token(snapshot: Snapshot) -> str:
 def parse_snapshot_token(token: str) -> tuple[datetime, str]:
     """Raises InvalidPageToken for anything that `snapshot_token` did not make."""
     return _parse_token(token, SNAPSHOT_ID)
+
+
+def secret_token(secret: Secret) -> str:
+    return _token(secret.created_at, secret.id)
+
+
+def parse_secret_token(token: str) -> tuple[datetime, str]:
+    """Raises InvalidPageToken for anything that `secret_token` did not make."""
+    return _parse_token(token, SECRET_ID)
 
 
 def _token(at: datetime, row_id: str) -> str:

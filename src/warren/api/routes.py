@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import machine, observation, pools, projects, sandboxes, scrape, sleep
+from warren.api import machine, observation, pools, projects, sandboxes, scrape, secrets, sleep
 
 
 class Access(enum.Enum):
@@ -66,6 +66,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/snapshots", 200, _K, sleep.list_snapshots),
     Route("GET", "/volumes", 200, _K, projects.not_yet),
     Route("POST", "/volumes", 201, _K, projects.not_yet),
-    Route("GET", "/secrets", 200, _K, projects.not_yet),
-    Route("POST", "/secrets", 201, _K, projects.not_yet),
+    Route("GET", "/secrets", 200, _K, secrets.list_secrets),
+    Route("POST", "/secrets", 201, _K, secrets.create),
+    Route("GET", "/secrets/{secret_id}", 200, _K, secrets.get),
+    Route("POST", "/secrets/{secret_id}", 200, _K, secrets.update),
+    Route("DELETE", "/secrets/{secret_id}", 204, _K, secrets.delete),
 )

@@ -40,6 +40,12 @@ def _bounded_map(entries: int, size: int, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _bounded_value(value: str) -> str:
+    if len(value.encode()) > limits.SECRET_VALUE_BYTES:
+        raise ValueError(f"cannot keep a value of more than {limits.SECRET_VALUE_BYTES} bytes")
+    return value
+
+
 def _env_names(pairs: dict[str, str]) -> dict[str, str]:
     for name in pairs:
         if not _ENV_NAME.fullmatch(name):
@@ -230,6 +236,21 @@ class KeyName(Wire):
     name: str
 
 
+class SecretValue(Wire):
+    value: Annotated[str, StringConstraints(min_length=1), AfterValidator(_bounded_value)]
+
+
+class NewSecret(SecretValue):
+    name: ShortText
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class SecretUpdate(SecretValue):
+    """Absent metadata is kept."""
+
+    metadata: Metadata | None = None
+
+
 class ErrorOut(BaseModel):
     """The body of every refusal: `code` is the HTTP status, `error_code` the name of the error."""
 
@@ -300,6 +321,15 @@ class SnapshotOut(BaseModel):
     sizeBytes: int
     sandboxID: str
     createdAt: Timestamp
+
+
+class SecretOut(BaseModel):
+    secretID: str
+    name: str
+    currentVersion: int
+    metadata: dict[str, str]
+    createdAt: Timestamp
+    updatedAt: Timestamp
 
 
 class MetricOut(BaseModel):

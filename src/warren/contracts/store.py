@@ -14,6 +14,7 @@ from warren.model.observation import Level, LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.secret import SealedValue, Secret
 from warren.model.server import Server
 from warren.model.snapshot import Snapshot, SnapshotUsage
 from warren.model.template import Template
@@ -41,6 +42,15 @@ class SnapshotQuery:
     source_id: str | None = None
     name: str | None = None
     tag: str | None = None
+    limit: int = 100
+    after: tuple[datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretQuery:
+    """A page of a project's secrets, newest first. `after` is the (created_at, id) of the last row seen."""
+
+    project_id: str
     limit: int = 100
     after: tuple[datetime, str] | None = None
 
@@ -210,6 +220,43 @@ class Snapshots(Protocol):
         ...
 
 
+class Secrets(Protocol):
+    """Secrets and their sealed values; the store cannot open any."""
+
+    async def add_secret(self, secret: Secret, value: SealedValue, quota: int) -> bool:
+        """Insert with its first value, unless the project has `quota` already (then False).
+
+        Raises AlreadyExists when the project has one of that name, whatever its case.
+        """
+        ...
+
+    async def renew_secret(self, secret: Secret, value: SealedValue) -> bool:
+        """Put `secret`, whose version is one more than before, and its value in place; not safe to retry.
+
+        False when that is not the version before, or the secret is gone. Drops values older than
+        `limits.SECRET_VERSIONS_KEPT` versions.
+        """
+        ...
+
+    async def find_secret(self, project_id: str, reference: str) -> Secret | None:
+        """By id, or by name in whatever case."""
+        ...
+
+    async def secrets(self, query: SecretQuery) -> Sequence[Secret]: ...
+
+    async def remove_secret(self, project_id: str, secret_id: str) -> bool:
+        """With all its values. Whether it was this call that removed it."""
+        ...
+
+    async def values_under_other_keys(self, key_id: str, after: tuple[str, int], limit: int) -> Sequence[SealedValue]:
+        """Of all projects, values that another key sealed, by (secret_id, version) from behind `after`."""
+        ...
+
+    async def replace_value(self, old: SealedValue, new: SealedValue) -> None:
+        """The same value, sealed otherwise. Does nothing when what is stored is not `old` any more."""
+        ...
+
+
 class Servers(Protocol):
     """The servers that use this store, each with a heartbeat."""
 
@@ -281,7 +328,7 @@ class Idempotency(Protocol):
         ...
 
 
-class Store(Projects, Sandboxes, Sleep, Snapshots, Servers, Templates, Observations, Idempotency, Protocol):
+class Store(Projects, Sandboxes, Sleep, Snapshots, Secrets, Servers, Templates, Observations, Idempotency, Protocol):
     async def open(self) -> None:
         """Connect and bring the schema up to date. Idempotent."""
         ...

@@ -38,6 +38,7 @@ class Kind(enum.StrEnum):
     VOLUME_CREATE = "volume.create"
     VOLUME_DELETE = "volume.delete"
     SECRET_CREATE = "secret.create"  # noqa: S105
+    SECRET_UPDATE = "secret.update"  # noqa: S105
     SECRET_DELETE = "secret.delete"  # noqa: S105
     KEY_CREATE = "key.create"
     KEY_RENAME = "key.rename"

@@ -12,6 +12,7 @@ WarrenError
 │   ├── SandboxNotFound        sandbox_not_found
 │   ├── TemplateNotFound       template_not_found
 │   ├── CheckpointNotFound     checkpoint_not_found
+│   ├── SecretNotFound         secret_not_found
 │   └── KeyNotFound            key_not_found
 ├── Conflict                   conflict                    the state does not allow it now
 │   ├── SandboxChanging        sandbox_changing
@@ -122,6 +123,12 @@ class CheckpointNotFound(NotFound):
     """cannot start from that checkpoint: it is not on this machine's disk any more"""
 
     code = "checkpoint_not_found"
+
+
+class SecretNotFound(NotFound):
+    """cannot find that secret, or it is not yours"""
+
+    code = "secret_not_found"
 
 
 class KeyNotFound(NotFound):

@@ -50,6 +50,18 @@ PROJECT_MAX_SNAPSHOT_MB = 51_200
 PROJECT_PAUSED_DAYS = 30
 """Days that a sandbox may stay paused on disk; then it ends, and the log says so."""
 
+PROJECT_MAX_SECRETS = 1000
+
+# --- secrets -----------------------------------------------------------------------------------------------
+SECRET_VALUE_BYTES = 64 * 1024
+"""Bytes of one value (wire contract 6.3.3)."""
+SECRET_BODY_BYTES = 512 * 1024
+"""Bytes of one request body: a longest value, each character escaped, and its metadata (wire contract 6.3.3)."""
+SECRET_VERSIONS_KEPT = 16
+"""Values kept of one secret, the newest; older ones are deleted with the next."""
+RESEAL_BATCH = 100
+"""Values read at once when they are brought under a new key."""
+
 # --- the API -----------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 1024 * 1024
 """Bytes of one REST request body; the largest legal one (environment and metadata) is far smaller."""

@@ -20,6 +20,7 @@ class ProjectLimits:
     disk_mb: int = limits.PROJECT_MAX_DISK_MB
     snapshot_mb: int = limits.PROJECT_MAX_SNAPSHOT_MB
     paused_days: int = limits.PROJECT_PAUSED_DAYS
+    secrets: int = limits.PROJECT_MAX_SECRETS
 
 
 @dataclass(frozen=True, slots=True)

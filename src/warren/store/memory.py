@@ -13,13 +13,14 @@ from warren.model.project import ApiKey, Project
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
 from warren.model.template import Template
+from warren.store.memory_secrets import MemorySecrets
 from warren.store.memory_sleep import MemorySleep
 from warren.store.retention import CLAIM_ABANDONED, CLAIM_KEPT, METRICS_KEPT
 
 _SEVERITY = {level: rank for rank, level in enumerate(Level)}
 
 
-class MemoryStore(MemorySleep):
+class MemoryStore(MemorySleep, MemorySecrets):
     """No method awaits anything, so each is atomic."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from warren.model.snapshot import Snapshot, SnapshotUsage
 
 class MemorySleep:
     def __init__(self) -> None:
+        super().__init__()
         self._sandboxes: dict[str, Sandbox] = {}
         self._snapshots: dict[str, Snapshot] = {}
 

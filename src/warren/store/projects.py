@@ -86,6 +86,7 @@ def _project_row(project: Project) -> dict[str, object]:
         "max_disk_mb": project.limits.disk_mb,
         "max_snapshot_mb": project.limits.snapshot_mb,
         "max_paused_days": project.limits.paused_days,
+        "max_secrets": project.limits.secrets,
     }
 
 
@@ -102,6 +103,7 @@ def _project(row: RowMapping, prefix: str = "") -> Project:
             disk_mb=row[f"{prefix}max_disk_mb"],
             snapshot_mb=row[f"{prefix}max_snapshot_mb"],
             paused_days=row[f"{prefix}max_paused_days"],
+            secrets=row[f"{prefix}max_secrets"],
         ),
     )
 

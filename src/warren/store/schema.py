@@ -1,6 +1,7 @@
 """The tables, and how values are written into them. A change here needs a migration: `tests/contract` compares the two.
 
-No table holds a secret: keys are SHA-256 digests, environments and tokens of sandboxes are never stored.
+No table holds a secret in the open: API keys are SHA-256 digests, the values of secrets are sealed with a key that is
+not in the database, environments and tokens of sandboxes are never stored.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -68,6 +69,7 @@ projects = Table(
     Column("max_disk_mb", Integer, nullable=False),
     Column("max_snapshot_mb", Integer, nullable=False, server_default="51200"),
     Column("max_paused_days", Integer, nullable=False, server_default="30"),
+    Column("max_secrets", Integer, nullable=False, server_default="1000"),
 )
 
 api_keys = Table(
@@ -197,6 +199,31 @@ template_names = Table(
     Column("position", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Index("template_names_by_name", "name"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("folded", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    UniqueConstraint("project_id", "folded"),
+    # Serves the page of a list in its order.
+    Index("secrets_of_project", "project_id", "created_at", "id"),
+)
+
+secret_values = Table(
+    "secret_values",
+    metadata,
+    Column("secret_id", Text, ForeignKey("secrets.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("key_id", Text, nullable=False),
+    Column("sealed", Text, nullable=False),
 )
 
 metrics = Table(

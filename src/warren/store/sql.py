@@ -3,15 +3,27 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery, SnapshotQuery
+from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery, SecretQuery, SnapshotQuery
 from warren.model.observation import LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.secret import SealedValue, Secret
 from warren.model.server import Server
 from warren.model.snapshot import Snapshot, SnapshotUsage
 from warren.model.template import Template
-from warren.store import idempotency, migrate, observations, projects, sandboxes, servers, sleep, snapshots, templates
+from warren.store import (
+    idempotency,
+    migrate,
+    observations,
+    projects,
+    sandboxes,
+    secrets,
+    servers,
+    sleep,
+    snapshots,
+    templates,
+)
 from warren.store.database import Database
 
 
@@ -148,6 +160,29 @@ class SqlStore:
 
     async def remove_snapshot(self, project_id: str, snapshot_id: str) -> bool:
         return await self._database.write(snapshots.remove, project_id, snapshot_id)
+
+    # --- secrets -------------------------------------------------------------------------------------------
+
+    async def add_secret(self, secret: Secret, value: SealedValue, quota: int) -> bool:
+        return await self._database.write(secrets.add, secret, value, quota)
+
+    async def renew_secret(self, secret: Secret, value: SealedValue) -> bool:
+        return await self._database.write(secrets.renew, secret, value)
+
+    async def find_secret(self, project_id: str, reference: str) -> Secret | None:
+        return await self._database.read(secrets.find, project_id, reference)
+
+    async def secrets(self, query: SecretQuery) -> Sequence[Secret]:
+        return await self._database.read(secrets.page, query)
+
+    async def remove_secret(self, project_id: str, secret_id: str) -> bool:
+        return await self._database.write(secrets.remove, project_id, secret_id)
+
+    async def values_under_other_keys(self, key_id: str, after: tuple[str, int], limit: int) -> Sequence[SealedValue]:
+        return await self._database.read(secrets.values_under_other_keys, key_id, after, limit)
+
+    async def replace_value(self, old: SealedValue, new: SealedValue) -> None:
+        await self._database.write(secrets.replace_value, old, new)
 
     # --- servers -------------------------------------------------------------------------------------------
 

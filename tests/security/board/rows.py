@@ -125,7 +125,8 @@ ROWS = {
     "D3": Row("another sandbox's token, or none", "HMAC per sandbox and purpose, checked by guestd"),
     "D4": Row(
         "keys, tokens and environments at rest and in logs",
-        "digests only, files of mode 0600; environments are never stored, logs name no value",
+        "digests only, files of mode 0600; values of secrets sealed with a key outside the database; environments are "
+        "never stored, logs name no value",
     ),
     "D5": Row(
         "bad input: wrong types, odd Unicode, NUL, huge numbers, deep nesting, strange times",
