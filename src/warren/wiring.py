@@ -147,7 +147,7 @@ def build_control(
     context = Context(
         sandboxes=_build_sandboxes(on, life, snapshots),
         observations=observations,
-        templates=Templates(store=store, files=on.images),
+        templates=Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images),
         snapshots=snapshots,
         keys=Keys(store=store, clock=on.clock, ids=on.ids),
         secrets=_build_secrets(settings, on),

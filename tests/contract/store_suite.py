@@ -359,30 +359,6 @@ class StoreSuite:
         assert await store.give_up(HOME, T0 + 9999 * SECOND) == []
         assert len(await store.live_sandboxes(AWAY.id)) == 1
 
-    # --- templates -----------------------------------------------------------------------------------------
-
-    async def test_a_template_is_found_by_id_and_name_and_replaced(self, store: Store) -> None:
-        first = template("t1", names=["base", "default"])
-        await store.put_template(first)
-        assert [await store.find_template(PROJECT.id, name) for name in ("t1", "base", "default")] == [first] * 3
-        second = replace(first, names=("base",), runtime="crun", default_user="root", public=False)
-        await store.put_template(second)
-        await store.put_template(second)
-        assert await store.find_template(PROJECT.id, "base") == second
-        assert await store.find_template(PROJECT.id, "default") is None
-
-    async def test_the_project_s_own_template_wins_over_a_built_in_one(self, store: Store) -> None:
-        built_in = template("t1", names=["base", "t3"], age=9)
-        own, theirs = template("t2", PROJECT, ["base"], age=8), template("t3", OTHER, ["secret"], age=7)
-        for row in (own, theirs, built_in):
-            await store.put_template(row)
-        assert await store.find_template(PROJECT.id, "base") == own
-        assert await store.find_template(OTHER.id, "base") == built_in
-        assert await store.find_template(OTHER.id, "t3") == theirs
-        assert await store.find_template(PROJECT.id, "t3") == built_in
-        assert await store.find_template(PROJECT.id, "secret") is None
-        assert await store.templates(PROJECT.id) == [built_in, own]
-
     # --- observations --------------------------------------------------------------------------------------
 
     async def test_metrics_come_in_order_within_their_range(self, store: Store) -> None:

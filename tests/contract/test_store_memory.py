@@ -3,6 +3,7 @@ import pytest
 from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import StoreSuite
+from tests.contract.template_store_suite import TemplateStoreSuite
 from warren.contracts.store import Store
 from warren.store.memory import MemoryStore
 
@@ -20,6 +21,12 @@ class TestMemoryStoreAsleep(SleepStoreSuite):
 
 
 class TestMemoryStoreSecrets(SecretsStoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class TestMemoryStoreOfTemplates(TemplateStoreSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

@@ -1,9 +1,11 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, delete
@@ -13,11 +15,12 @@ from tests.contract.conftest import DIALECTS
 from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
+from tests.contract.template_store_suite import TemplateStoreSuite
 from tests.postgres_cluster import Cluster
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
-from warren.model.sandbox import State
-from warren.store import database
+from warren.model.sandbox import Resources, State
+from warren.store import database, migrate
 from warren.store.database import with_async_driver
 from warren.store.sandboxes import page_statement
 from warren.store.schema import metadata
@@ -56,6 +59,10 @@ class TestSqlStoreAsleep(SleepStoreSuite):
 
 
 class TestSqlStoreSecrets(SecretsStoreSuite):
+    pass
+
+
+class TestSqlStoreOfTemplates(TemplateStoreSuite):
     pass
 
 
@@ -110,6 +117,35 @@ async def test_the_migrations_make_the_schema(url: str) -> None:
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await engine.dispose()
+
+
+async def test_a_template_of_before_builds_is_one_finished_build(url: str) -> None:
+    engine = create_async_engine(with_async_driver(url))
+
+    def as_it_was(connection: Connection) -> None:
+        config = migrate._config()  # pyright: ignore[reportPrivateUsage]
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.exec_driver_sql(
+            "INSERT INTO templates (id, build_id, digest, cpu_count, memory_mb, disk_mb, pids, created_at,"
+            " default_user, default_workdir, public) VALUES ('t1', 'b1', 'sha256:1', 2, 512, 64, 9, 1000000, 'root',"
+            " '/srv', TRUE)"
+        )
+        connection.exec_driver_sql("INSERT INTO template_names VALUES ('t1', 0, 'base')")
+
+    async with engine.begin() as connection:
+        await connection.run_sync(as_it_was)
+    await engine.dispose()
+    store = SqlStore(url)
+    await store.open()
+    found = await store.find_template(PROJECT.id, "base")
+    assert found is not None
+    assert (found.id, found.build_id, found.digest, found.names) == ("t1", "b1", "sha256:1", ("base",))
+    assert (found.resources, found.default_user, found.default_workdir) == (Resources(2, 512, 64, 9), "root", "/srv")
+    entry = await store.template_entry(PROJECT.id, "t1")
+    assert entry is not None
+    assert entry.created_at == entry.updated_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    await store.close()
 
 
 async def test_cancelled_writers_leave_no_lock_behind(store: Store) -> None:

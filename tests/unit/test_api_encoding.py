@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_model_sandbox import sandbox
-from warren.api.encoding import page_token, parse_metadata_filter, parse_page_token
+from warren.api.encoding import parse_metadata_filter, parse_sandbox_token, sandbox_token
 from warren.model.errors import BadRequest, InvalidPageToken
 
 
@@ -16,13 +16,13 @@ from warren.model.errors import BadRequest, InvalidPageToken
 def test_a_page_token_names_its_row(at: datetime) -> None:
     row = sandbox(datetime(2100, 1, 1, tzinfo=UTC))
     row = type(row)(**{**{name: getattr(row, name) for name in row.__slots__}, "started_at": at.replace(tzinfo=UTC)})
-    assert parse_page_token(page_token(row)) == (row.started_at, row.id)
+    assert parse_sandbox_token(sandbox_token(row)) == (row.started_at, row.id)
 
 
 @given(st.text())
 def test_any_other_text_is_an_invalid_token(text: str) -> None:
     with pytest.raises(InvalidPageToken):
-        parse_page_token(text)
+        parse_sandbox_token(text)
 
 
 PLAIN = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1).filter(lambda text: "%" not in text)

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from warren.api.schemas import (
-    ENVD_VERSION,
     Lifecycle,
     ListedSandbox,
     MetricOut,
@@ -26,7 +25,6 @@ from warren.model.project import API_KEY_PREFIX, ApiKey, Project
 from warren.model.sandbox import SANDBOX_ID, Sandbox
 from warren.model.secret import SECRET_ID, Secret
 from warren.model.snapshot import SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
-from warren.model.template import Template
 
 _UNQUOTE_ROUNDS = 2
 """Clients encode metadata values once or twice before the query is encoded once more (wire contract 2.2)."""
@@ -158,27 +156,6 @@ def log_line_out(entry: LogEntry) -> dict[str, str]:
     return {"timestamp": stamp(entry.at), "line": json.dumps(line)}
 
 
-def template_out(template: Template) -> dict[str, Any]:
-    return {
-        "templateID": template.id,
-        "buildID": template.build_id,
-        "cpuCount": template.resources.cpu_count,
-        "memoryMB": template.resources.memory_mb,
-        "diskSizeMB": template.resources.disk_mb,
-        "public": template.public,
-        "aliases": list(template.names),
-        "names": list(template.names),
-        "createdAt": stamp(template.created_at),
-        "updatedAt": stamp(template.created_at),
-        "createdBy": None,
-        "lastSpawnedAt": None,
-        "spawnCount": 0,
-        "buildCount": 1,
-        "envdVersion": ENVD_VERSION,
-        "buildStatus": "ready",
-    }
-
-
 def key_out(key: ApiKey) -> dict[str, Any]:
     prefix, _, suffix = key.mask.partition("...")
     return {
@@ -200,40 +177,42 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def page_token(sandbox: Sandbox) -> str:
-    return _token(sandbox.started_at, sandbox.id)
+def sandbox_token(sandbox: Sandbox) -> str:
+    return page_token(sandbox.started_at, sandbox.id)
 
 
-def parse_page_token(token: str) -> tuple[datetime, str]:
-    """Raises InvalidPageToken for anything that `page_token` did not make."""
-    return _parse_token(token, SANDBOX_ID)
+def parse_sandbox_token(token: str) -> tuple[datetime, str]:
+    """Raises InvalidPageToken for anything that `sandbox_token` did not make."""
+    return page_position(token, SANDBOX_ID)
 
 
 def snapshot_token(snapshot: Snapshot) -> str:
-    return _token(snapshot.created_at, snapshot.id)
+    return page_token(snapshot.created_at, snapshot.id)
 
 
 def parse_snapshot_token(token: str) -> tuple[datetime, str]:
     """Raises InvalidPageToken for anything that `snapshot_token` did not make."""
-    return _parse_token(token, SNAPSHOT_ID)
+    return page_position(token, SNAPSHOT_ID)
 
 
 def secret_token(secret: Secret) -> str:
-    return _token(secret.created_at, secret.id)
+    return page_token(secret.created_at, secret.id)
 
 
 def parse_secret_token(token: str) -> tuple[datetime, str]:
     """Raises InvalidPageToken for anything that `secret_token` did not make."""
-    return _parse_token(token, SECRET_ID)
+    return page_position(token, SECRET_ID)
 
 
-def _token(at: datetime, row_id: str) -> str:
+def page_token(at: datetime, row_id: str) -> str:
+    """The place of a row in its list."""
     return base64.urlsafe_b64encode(f"{stamp(at)}__{row_id}".encode()).decode()
 
 
-def _parse_token(token: str, id_form: re.Pattern[str]) -> tuple[datetime, str]:
+def page_position(token: str, id_form: re.Pattern[str]) -> tuple[datetime, str]:
+    """Raises InvalidPageToken."""
     try:
-        at, row_id = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("__")
+        at, row_id = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").split("__", 1)
         parsed = datetime.fromisoformat(at)
     except ValueError:
         raise InvalidPageToken from None

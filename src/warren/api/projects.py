@@ -1,4 +1,4 @@
-"""Handlers of teams (our projects), API keys, templates and health."""
+"""Handlers of teams (our projects), API keys and health."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from warren.api import encoding, trail
 from warren.api.context import context
 from warren.api.sandboxes import Who
 from warren.api.schemas import KeyName
-from warren.model.errors import BadRequest, NotSupported
+from warren.model.errors import NotSupported
 
 
 async def health() -> Response:
@@ -48,17 +48,6 @@ async def rename_key(request: Request, who: Who, key_id: str, body: KeyName) -> 
 async def revoke_key(request: Request, who: Who, key_id: str) -> Response:
     await context(request).keys.revoke(who.project, key_id)
     return Response(status_code=204)
-
-
-async def templates(request: Request, who: Who, teamID: str | None = None) -> list[dict[str, Any]]:
-    if teamID not in (None, who.project.id):
-        raise BadRequest("Team ID param mismatch with the API key")
-    return [encoding.template_out(one) for one in await context(request).templates.list(who.project)]
-
-
-async def template_alias(request: Request, who: Who, alias: str) -> dict[str, Any]:
-    found = await context(request).templates.resolve(who.project, alias)
-    return {"templateID": found.id, "public": found.public}
 
 
 async def not_yet(request: Request, who: Who) -> None:

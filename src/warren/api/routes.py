@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import machine, observation, pools, projects, sandboxes, scrape, secrets, sleep
+from warren.api import machine, observation, pools, projects, sandboxes, scrape, secrets, sleep, templates
 
 
 class Access(enum.Enum):
@@ -57,9 +57,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _SANDBOX + "/pause", 204, _K, sleep.pause),
     Route("POST", _SANDBOX + "/fork", 201, _K, sleep.fork),
     Route("POST", _SANDBOX + "/snapshots", 201, _K, sleep.snapshot),
-    Route("GET", "/templates", 200, _K, projects.templates),
-    Route("GET", "/v2/templates", 200, _K, projects.templates),
-    Route("GET", "/templates/aliases/{alias:path}", 200, _K, projects.template_alias),
+    Route("GET", "/templates", 200, _K, templates.list_v1),
+    Route("GET", "/v2/templates", 200, _K, templates.list_),
+    Route("GET", "/templates/aliases/{alias:path}", 200, _K, templates.alias),
     Route("DELETE", "/templates/{template_id:path}", 204, _K, sleep.delete_template),
     Route("POST", "/v3/templates", 202, _K, projects.not_yet),
     Route("GET", "/pools", 200, _K, pools.pools),

@@ -95,15 +95,27 @@ async def _start_request(request: Request, project: Project, body: NewSandbox) -
 
 
 async def _template(request: Request, project: Project, reference: str) -> tuple[Template, Origin | None]:
-    """A template, or a snapshot as one. Raises BadRequest, TemplateNotFound."""
+    """A template, or a snapshot as one. Raises BadRequest, TemplateNotFound, ServerAway."""
     use = context(request)
     try:
-        return await use.templates.resolve(project, reference), None
+        return await use.templates.startable(project, reference), None
     except TemplateNotFound:
         snapshot = await use.snapshots.find(project, reference)
         if snapshot is None:
             raise
         return template_of(snapshot), Origin(Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id)
+
+
+async def _template_id(request: Request, project: Project, reference: str) -> str:
+    """What sandboxes say that they were started from. Raises BadRequest, TemplateNotFound."""
+    use = context(request)
+    try:
+        return (await use.templates.entry(project, reference)).id
+    except TemplateNotFound:
+        snapshot = await use.snapshots.find(project, reference)
+        if snapshot is None:
+            raise
+        return snapshot.id
 
 
 def _refuse_what_is_not_there(body: NewSandbox) -> None:
@@ -133,7 +145,7 @@ async def list_running(
         raise BadRequest(f"cannot filter by state {state!r}; use running, paused or both with a comma")
     response.headers["X-Total-Running"] = str(await use.sandboxes.count_running(who.project))
     try:
-        wanted = None if template is None else frozenset({(await _template(request, who.project, template))[0].id})
+        wanted = None if template is None else frozenset({await _template_id(request, who.project, template)})
     except TemplateNotFound:
         return []
     rows = await use.sandboxes.list(
@@ -145,11 +157,11 @@ async def list_running(
             started_after=None if startedAfter is None else encoding.in_utc(startedAfter),
             ascending=order == "asc",
             limit=limit + 1,
-            after=encoding.parse_page_token(nextToken) if nextToken else None,
+            after=encoding.parse_sandbox_token(nextToken) if nextToken else None,
         )
     )
     if len(rows) > limit:
-        response.headers["x-next-token"] = encoding.page_token(rows[limit - 1])
+        response.headers["x-next-token"] = encoding.sandbox_token(rows[limit - 1])
     return [encoding.listed(row) for row in rows[:limit]]
 
 

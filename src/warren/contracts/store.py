@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from warren.contracts.template_store import Builds, Templates
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
@@ -17,7 +18,6 @@ from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.secret import SealedValue, Secret
 from warren.model.server import Server
 from warren.model.snapshot import Snapshot, SnapshotUsage
-from warren.model.template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Sleep(Protocol):
         ...
 
     async def referenced_checkpoints(self) -> frozenset[str]:
-        """Of all projects, what live sandboxes and snapshots stand on."""
+        """Of all projects, what live sandboxes, snapshots and tagged builds stand on."""
         ...
 
     async def snapshot_usage(self, project_id: str) -> SnapshotUsage: ...
@@ -284,20 +284,6 @@ class Servers(Protocol):
         ...
 
 
-class Templates(Protocol):
-    async def put_template(self, template: Template) -> None:
-        """Insert or replace by id."""
-        ...
-
-    async def find_template(self, project_id: str, name_or_id: str) -> Template | None:
-        """By id or name, among the project's own and the built-in ones; the project's own wins."""
-        ...
-
-    async def templates(self, project_id: str) -> Sequence[Template]:
-        """The project's own and the built-in ones, oldest first."""
-        ...
-
-
 class Observations(Protocol):
     async def add_metrics(self, metrics: Sequence[Metric]) -> None: ...
 
@@ -328,7 +314,9 @@ class Idempotency(Protocol):
         ...
 
 
-class Store(Projects, Sandboxes, Sleep, Snapshots, Secrets, Servers, Templates, Observations, Idempotency, Protocol):
+class Store(
+    Projects, Sandboxes, Sleep, Snapshots, Secrets, Servers, Templates, Builds, Observations, Idempotency, Protocol
+):
     async def open(self) -> None:
         """Connect and bring the schema up to date. Idempotent."""
         ...

@@ -16,8 +16,9 @@ from warren.model.template import Template
 class Owner:
     """What is an owner's own about a sandbox. The default is nobody's: no variables, and a door without a token.
 
-    `envs` None keeps those that the guest has. `is_copy`: its files, and maybe its memory, are another sandbox's.
-    `authority_id`: that sandbox, if the guest was restored from its memory and still believes its control token.
+    `envs` come on top of the template's; None keeps those that the guest has. `is_copy`: its files, and maybe its
+    memory, are another sandbox's. `authority_id`: that sandbox, if the guest was restored from its memory and still
+    believes its control token.
     """
 
     secured: bool = False
@@ -58,7 +59,7 @@ class Launcher:
             machine_id=self._tokens.machine_id(placement.id),
             default_user=template.default_user,
             default_workdir=template.default_workdir,
-            envs=owner.envs,
+            envs=None if owner.envs is None else {**template.envs, **owner.envs},
             dns_servers=placement.dns_servers,
             authority=None if owner.authority_id is None else self._tokens.control(owner.authority_id),
             is_copy=owner.is_copy,

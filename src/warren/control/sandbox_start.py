@@ -185,6 +185,7 @@ class Starting:
             digest=template.digest,
             default_user=template.default_user,
             default_workdir=template.default_workdir,
+            template_envs=template.envs,
             server_id=self._server_id,
         )
 

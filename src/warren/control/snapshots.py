@@ -76,6 +76,7 @@ class Snapshots:
                 digest=sandbox.digest,
                 default_user=sandbox.default_user,
                 default_workdir=sandbox.default_workdir,
+                template_envs=sandbox.template_envs,
                 runtime=sandbox.runtime,
                 resources=sandbox.resources,
                 created_at=self._clock.now(),

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -14,16 +13,16 @@ from typing import Any
 
 import structlog
 
+from warren.contracts.clock import Clock
 from warren.contracts.store import Store
-from warren.model.errors import BadRequest, TemplateNotFound
+from warren.contracts.template_store import TemplateQuery
+from warren.model.errors import Forbidden, ServerAway, TemplateNotFound
 from warren.model.project import Project
 from warren.model.sandbox import Resources
-from warren.model.template import Template, TemplateImage
+from warren.model.template import Reference, Template, TemplateEntry, TemplateImage
 
 log = structlog.get_logger(__name__)
 
-_REFERENCE = re.compile(r"(?:(?P<namespace>[a-z0-9_-]+)/)?(?P<name>[a-z0-9_-]+)(?::(?P<tag>[a-z0-9_.-]+))?")
-_TAGS = frozenset({None, "default", "latest"})
 _IMAGE = "rootfs.erofs"
 
 
@@ -64,22 +63,56 @@ class TemplateFiles:
 
 
 class Templates:
-    def __init__(self, *, store: Store, files: TemplateFiles) -> None:
-        self._store, self._files = store, files
+    """What is not there and what is another project's private one are one and the same: TemplateNotFound."""
+
+    def __init__(self, *, server_id: str, store: Store, clock: Clock, files: TemplateFiles) -> None:
+        self._server_id, self._store, self._clock, self._files = server_id, store, clock, files
 
     async def resolve(self, project: Project, reference: str) -> Template:
-        """Find a template by id, name, `namespace/name` or `name:tag`. Raises BadRequest, TemplateNotFound."""
-        match = _REFERENCE.fullmatch(reference.lower())
-        if match is None:
-            raise BadRequest(f"cannot read template {reference!r}: use an id or [namespace/]name[:tag]")
-        found = await self._store.find_template(project.id, match["name"])
-        mine = match["namespace"] in (None, project.name)
-        if found is None or match["tag"] not in _TAGS or not mine:
+        """The build to start for an id, name, `namespace/name` or `name:tag`: own, built in, or public.
+
+        Raises BadRequest, TemplateNotFound.
+        """
+        wanted = Reference.parse(reference)
+        if _is_namespace_of(project, wanted.namespace):
+            found = await self._store.find_template(project.id, wanted.name, wanted.version)
+        else:
+            found = await self._store.public_template(wanted.namespace or "", wanted.name, wanted.version)
+        if found is None:
             raise TemplateNotFound(f"template '{reference}' not found")
         return found
 
-    async def list(self, project: Project) -> Sequence[Template]:
-        return await self._store.templates(project.id)
+    async def startable(self, project: Project, reference: str) -> Template:
+        """`resolve`, for a start on this server. Raises ServerAway when another one has the image."""
+        found = await self.resolve(project, reference)
+        if found.server_id not in ("", self._server_id):
+            home = next((one.name for one in await self._store.servers() if one.id == found.server_id), "unknown")
+            raise ServerAway(
+                f"cannot start template '{reference}' here: it was built on the server {home!r}, which alone has its "
+                "image; send this request there, or build it here"
+            )
+        return found
+
+    async def entry(self, project: Project, reference: str) -> TemplateEntry:
+        """A template, finished or not, whatever tag the reference has. Raises BadRequest, TemplateNotFound."""
+        wanted = Reference.parse(reference)
+        if _is_namespace_of(project, wanted.namespace):
+            found = await self._store.template_entry(project.id, wanted.name)
+        else:
+            found = await self._store.public_entry(wanted.namespace or "", wanted.name)
+        if found is None:
+            raise TemplateNotFound(f"template '{reference}' not found")
+        return found
+
+    async def own(self, project: Project, reference: str) -> TemplateEntry:
+        """`entry`, to change it. Raises Forbidden for one that is built in or another project's public one."""
+        found = await self.entry(project, reference)
+        if found.project_id != project.id:
+            raise Forbidden(f"cannot change template '{reference}': it is not this project's")
+        return found
+
+    async def list(self, query: TemplateQuery) -> Sequence[TemplateEntry]:
+        return await self._store.templates(query)
 
     async def register_built_in(self, cache: Path) -> None:
         """Take in the built-in templates that set-up left in the cache: one folder each, the newest wins."""
@@ -87,6 +120,10 @@ class Templates:
             template = _built_in(description)
             await self._store.put_template(template)
             log.info("built-in template registered", name=template.names[0], digest=template.digest)
+
+
+def _is_namespace_of(project: Project, namespace: str | None) -> bool:
+    return namespace in (None, project.name.lower())
 
 
 def _built_in(content: dict[str, Any]) -> Template:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from warren.model.sandbox import Resources
+
 
 class StepKind(enum.StrEnum):
     """RUN [command, user?]; COPY [source, destination, user, octal mode], each "" where none is asked;
@@ -99,3 +101,27 @@ class Built:
     start_command: str | None = None
     ready_command: str | None = None
     checkpoint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build of a template, from the request for it on. `id` is a UUID.
+
+    server_id: its home, which runs it and keeps what it makes; "" for what every server has. `tags` are those that it
+    gets when it is ready. runtime: what its sandboxes run under; None for the server's default. `reason` says why it
+    is an error, `reason_step` which step failed, if one did.
+    """
+
+    id: str
+    template_id: str
+    server_id: str
+    status: BuildStatus
+    resources: Resources
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+    tags: tuple[str, ...] = ()
+    built: Built | None = None
+    runtime: str | None = None
+    reason: str | None = None
+    reason_step: str | None = None

@@ -5,6 +5,8 @@ WarrenError
 │   ├── InvalidTimeout         invalid_timeout
 │   ├── InvalidNetworkRule     invalid_network_rule
 │   ├── InvalidPageToken       invalid_page_token
+│   ├── BuildNotFound          build_not_found             400 by the wire contract, not 404
+│   ├── TemplateInUse          template_in_use             likewise
 │   └── ResourceTooLarge       resource_too_large
 ├── Unauthenticated            unauthenticated             no key, or one that is not known
 ├── Forbidden                  forbidden
@@ -76,6 +78,18 @@ class InvalidPageToken(BadRequest):
     """Invalid next token"""
 
     code = "invalid_page_token"
+
+
+class BuildNotFound(BadRequest):
+    """cannot find that build of that template"""
+
+    code = "build_not_found"
+
+
+class TemplateInUse(BadRequest):
+    """cannot delete the template: running or paused sandboxes use it; end them first"""
+
+    code = "template_in_use"
 
 
 class ResourceTooLarge(BadRequest):

@@ -128,6 +128,16 @@ CHECKPOINT_SPARE_BYTES = 256 * 1024 * 1024
 FREEZE_DEADLINE_S = 10.0
 """Seconds for all processes of a sandbox to stand still, or to go on; normally 0.01 to 0.03."""
 
+# --- template builds ---------------------------------------------------------------------------------------
+PROJECT_MAX_TEMPLATES = 1000
+PROJECT_MAX_BUILDS = 20
+"""Builds of one project that are registered and not finished."""
+TEMPLATE_MAX_TAGS = 100
+TEMPLATE_BUILDS_KEPT = 100
+"""Finished builds of one template that lists still show; those that a tag names are kept on top."""
+BUILD_LINE_MAX = 4096
+"""Characters of one line of a build's log."""
+
 # --- servers that share a database ---------------------------------------------------------------------------
 WISH_PERIOD_S = 1.0
 """Seconds between two looks of a server for what others wish of its sandboxes: an end, another deadline."""

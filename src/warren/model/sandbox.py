@@ -93,10 +93,10 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """One sandbox. `envs` are not part of it: they go to the guest and are never stored.
+    """One sandbox. Its owner's variables are not part of it: they go to the guest and are never stored.
 
-    `digest`, `default_user` and `default_workdir` are its template's as it was at the start: a resume finds the same
-    root file system, whatever became of the template. `pause` is set while it sleeps.
+    `digest`, `default_user`, `default_workdir` and `template_envs` are its template's as it was at the start: a resume
+    finds the same root file system, whatever became of the template. `pause` is set while it sleeps.
     server_id: the server whose engine has it; no other one starts, watches or ends it.
     """
 
@@ -115,6 +115,7 @@ class Sandbox:
     digest: str = ""
     default_user: str = "user"
     default_workdir: str = "/home/user"
+    template_envs: Mapping[str, str] = field(default_factory=dict[str, str])
     secured: bool = True
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     pause: Pause | None = None

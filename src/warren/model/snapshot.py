@@ -2,7 +2,8 @@
 
 import enum
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from warren.model.sandbox import Resources
@@ -42,6 +43,7 @@ class Snapshot:
     bytes: int
     name: str | None = None
     tag: str = DEFAULT_TAG
+    template_envs: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

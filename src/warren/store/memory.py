@@ -12,23 +12,20 @@ from warren.model.observation import Level, LogEntry, Metric
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
-from warren.model.template import Template
 from warren.store.memory_secrets import MemorySecrets
-from warren.store.memory_sleep import MemorySleep
+from warren.store.memory_templates import MemoryTemplates
 from warren.store.retention import CLAIM_ABANDONED, CLAIM_KEPT, METRICS_KEPT
 
 _SEVERITY = {level: rank for rank, level in enumerate(Level)}
 
 
-class MemoryStore(MemorySleep, MemorySecrets):
+class MemoryStore(MemoryTemplates, MemorySecrets):
     """No method awaits anything, so each is atomic."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._projects: dict[str, Project] = {}
         self._keys: dict[str, ApiKey] = {}
         self._servers: dict[str, Server] = {}
-        self._templates: dict[str, Template] = {}
         self._metrics: defaultdict[str, dict[datetime, Metric]] = defaultdict(dict)
         self._logs: defaultdict[str, deque[LogEntry]] = defaultdict(lambda: deque(maxlen=limits.LOGS_KEPT_PER_SANDBOX))
         self._claims: dict[tuple[str, str], tuple[datetime, IdempotencyRecord]] = {}
@@ -92,6 +89,7 @@ class MemoryStore(MemorySleep, MemorySecrets):
         if sum(1 for other in self._of(sandbox.project_id) if other.holds_place) >= quota:
             return False
         self._sandboxes[sandbox.id] = sandbox
+        self._count_spawn(sandbox)
         return True
 
     async def sandbox(self, project_id: str, sandbox_id: str) -> Sandbox | None:
@@ -202,27 +200,6 @@ class MemoryStore(MemorySleep, MemorySecrets):
             )
         ]
         return [self._put(replace(row, state=State.GONE, end_reason=EndReason.LOST, ended_at=now)) for row in due]
-
-    # --- templates -----------------------------------------------------------------------------------------
-
-    async def put_template(self, template: Template) -> None:
-        self._templates[template.id] = template
-
-    async def find_template(self, project_id: str, name_or_id: str) -> Template | None:
-        matching = [
-            template
-            for template in await self.templates(project_id)
-            if name_or_id == template.id or name_or_id in template.names
-        ]
-
-        def own_then_id_then_newest(template: Template) -> tuple[bool, bool, datetime]:
-            return template.project_id is not None, template.id == name_or_id, template.created_at
-
-        return max(matching, key=own_then_id_then_newest, default=None)
-
-    async def templates(self, project_id: str) -> Sequence[Template]:
-        visible = (template for template in self._templates.values() if template.project_id in (None, project_id))
-        return sorted(visible, key=lambda template: (template.created_at, template.id))
 
     # --- observations --------------------------------------------------------------------------------------
 

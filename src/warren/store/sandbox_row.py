@@ -37,6 +37,7 @@ def to_row(sandbox: Sandbox) -> dict[str, object]:
         "digest": sandbox.digest,
         "default_user": sandbox.default_user,
         "default_workdir": sandbox.default_workdir,
+        "template_envs": json.dumps(dict(sandbox.template_envs)),
         "auto_pause": sandbox.lifecycle.auto_pause,
         "auto_pause_memory": sandbox.lifecycle.auto_pause_memory,
         "auto_resume": sandbox.lifecycle.auto_resume,
@@ -67,6 +68,7 @@ def from_row(row: Row[Any]) -> Sandbox:
         digest=row.digest,
         default_user=row.default_user,
         default_workdir=row.default_workdir,
+        template_envs=json.loads(row.template_envs),
         lifecycle=Lifecycle(row.auto_pause, row.auto_pause_memory, row.auto_resume),
         pause=_pause(row),
     )

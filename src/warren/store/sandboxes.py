@@ -56,7 +56,16 @@ async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int) -> bool
     labels = [{"pair": label(key, value), "sandbox_id": sandbox.id} for key, value in sandbox.metadata.items()]
     if labels:
         await connection.execute(insert(schema.sandbox_labels), labels)
+    await _count_spawn(connection, sandbox)
     return True
+
+
+async def _count_spawn(connection: AsyncConnection, sandbox: Sandbox) -> None:
+    """Of built-in templates nobody wants to know, and all projects would queue for their rows."""
+    templates = schema.templates.c
+    used = update(schema.templates).where(templates.id == sandbox.template_id, templates.project_id.is_not(None))
+    counted = {"spawn_count": templates.spawn_count + 1, "last_spawned_at": sandbox.created_at}
+    await connection.execute(used.values(**counted))
 
 
 async def lock_project(connection: AsyncConnection, project_id: str) -> None:

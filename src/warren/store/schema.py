@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -121,6 +122,8 @@ sandboxes = Table(
     Column("digest", Text, nullable=False, server_default=""),
     Column("default_user", Text, nullable=False, server_default="user"),
     Column("default_workdir", Text, nullable=False, server_default="/home/user"),
+    # JSON: the variables of its template.
+    Column("template_envs", Text, nullable=False, server_default="{}"),
     Column("auto_pause", Boolean, nullable=False, server_default=false()),
     Column("auto_pause_memory", Boolean, nullable=False, server_default=true()),
     Column("auto_resume", Boolean, nullable=False, server_default=false()),
@@ -149,6 +152,8 @@ snapshots = Table(
     Column("digest", Text, nullable=False),
     Column("default_user", Text, nullable=False),
     Column("default_workdir", Text, nullable=False),
+    # JSON, as in `sandboxes`.
+    Column("template_envs", Text, nullable=False, server_default="{}"),
     Column("runtime", Text, nullable=False),
     Column("cpu_count", Integer, nullable=False),
     Column("memory_mb", Integer, nullable=False),
@@ -178,18 +183,14 @@ templates = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("project_id", Text, ForeignKey("projects.id")),
-    Column("build_id", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("cpu_count", Integer, nullable=False),
-    Column("memory_mb", Integer, nullable=False),
-    Column("disk_mb", Integer, nullable=False),
-    Column("pids", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
-    Column("runtime", Text),
-    Column("default_user", Text, nullable=False),
-    Column("default_workdir", Text, nullable=False),
+    Column("updated_at", Instant, nullable=False, server_default="0"),
     Column("public", Boolean, nullable=False),
-    Index("templates_of_project", "project_id"),
+    # How often and when last a sandbox was started from it; not counted for built-in ones.
+    Column("spawn_count", Integer, nullable=False, server_default="0"),
+    Column("last_spawned_at", Instant),
+    # Serves the page of a list in its order.
+    Index("templates_of_project", "project_id", "created_at", "id"),
 )
 
 template_names = Table(
@@ -224,6 +225,64 @@ secret_values = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("key_id", Text, nullable=False),
     Column("sealed", Text, nullable=False),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("template_id", Text, ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Text, primary_key=True),
+    # Empty for what every server has.
+    Column("server_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("cpu_count", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("disk_mb", Integer, nullable=False),
+    Column("pids", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    # JSON: the tags that it gets when it is ready.
+    Column("tags", Text, nullable=False),
+    Column("reason", Text),
+    Column("reason_step", Text),
+    # What it made: meaningless without a digest.
+    Column("digest", Text),
+    Column("runtime", Text),
+    Column("default_user", Text, nullable=False, server_default=""),
+    Column("default_workdir", Text, nullable=False, server_default=""),
+    Column("envs", Text, nullable=False, server_default="{}"),
+    Column("start_command", Text),
+    Column("ready_command", Text),
+    Column("checkpoint_id", Text),
+    # Serves the page of a template's builds in its order.
+    Index("builds_by_time", "template_id", "created_at", "id"),
+    # Serves what a server that starts finds unfinished.
+    Index("builds_of_server", "server_id", "status"),
+)
+
+template_tags = Table(
+    "template_tags",
+    metadata,
+    Column("template_id", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("build_id", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    ForeignKeyConstraint(["template_id", "build_id"], ["builds.template_id", "builds.id"], ondelete="CASCADE"),
+)
+
+build_lines = Table(
+    "build_lines",
+    metadata,
+    Column("template_id", Text, primary_key=True),
+    Column("build_id", Text, primary_key=True),
+    # Counts up from 0 within one build.
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("step", Text),
+    Column("message", Text, nullable=False),
+    ForeignKeyConstraint(["template_id", "build_id"], ["builds.template_id", "builds.id"], ondelete="CASCADE"),
 )
 
 metrics = Table(

@@ -12,6 +12,7 @@ from warren.model.snapshot import SnapshotUsage
 from warren.store import schema
 from warren.store.sandbox_row import from_row, pause_columns
 from warren.store.sandboxes import LIVE, change, count_holding, lock_project
+from warren.store.templates import tagged_checkpoints
 
 _SANDBOXES = schema.sandboxes.c
 _SNAPSHOTS = schema.snapshots.c
@@ -59,7 +60,7 @@ async def referenced_checkpoints(connection: AsyncConnection) -> frozenset[str]:
         _SANDBOXES.state.in_(LIVE), _SANDBOXES.pause_checkpoint.is_not(None)
     )
     kept = select(_SNAPSHOTS.checkpoint_id)
-    return frozenset((await connection.execute(paused.union(kept))).scalars())
+    return frozenset((await connection.execute(paused.union(kept, tagged_checkpoints()))).scalars())
 
 
 async def usage(connection: AsyncConnection, project_id: str) -> SnapshotUsage:

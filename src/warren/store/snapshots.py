@@ -1,5 +1,6 @@
 """Rows of snapshots and the version names they hold."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +65,7 @@ def _to_row(snapshot: Snapshot) -> dict[str, object]:
         "digest": snapshot.digest,
         "default_user": snapshot.default_user,
         "default_workdir": snapshot.default_workdir,
+        "template_envs": json.dumps(dict(snapshot.template_envs)),
         "runtime": snapshot.runtime,
         "cpu_count": snapshot.resources.cpu_count,
         "memory_mb": snapshot.resources.memory_mb,
@@ -87,6 +89,7 @@ def _from_row(row: Row[Any]) -> Snapshot:
         digest=row.digest,
         default_user=row.default_user,
         default_workdir=row.default_workdir,
+        template_envs=json.loads(row.template_envs),
         runtime=row.runtime,
         resources=Resources(row.cpu_count, row.memory_mb, row.disk_mb, row.pids),
         created_at=row.created_at,

@@ -4,15 +4,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery, SecretQuery, SnapshotQuery
+from warren.contracts.template_store import BuildQuery, LineQuery, TemplateQuery
+from warren.model.build import Build, BuildLine, Built
 from warren.model.observation import LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.secret import SealedValue, Secret
 from warren.model.server import Server
-from warren.model.snapshot import Snapshot, SnapshotUsage
-from warren.model.template import Template
+from warren.model.snapshot import DEFAULT_TAG, Snapshot, SnapshotUsage
+from warren.model.template import Template, TemplateEntry, TemplateTag
 from warren.store import (
+    builds,
     idempotency,
     migrate,
     observations,
@@ -206,11 +209,67 @@ class SqlStore:
     async def put_template(self, template: Template) -> None:
         await self._database.write(templates.put, template)
 
-    async def find_template(self, project_id: str, name_or_id: str) -> Template | None:
-        return await self._database.read(templates.find, project_id, name_or_id)
+    async def find_template(self, project_id: str, name_or_id: str, tag: str = DEFAULT_TAG) -> Template | None:
+        return await self._database.read(templates.find, project_id, name_or_id, tag)
 
-    async def templates(self, project_id: str) -> Sequence[Template]:
-        return await self._database.read(templates.visible, project_id)
+    async def public_template(self, namespace: str, name: str, tag: str = DEFAULT_TAG) -> Template | None:
+        return await self._database.read(templates.find_public, namespace, name, tag)
+
+    async def templates(self, query: TemplateQuery) -> Sequence[TemplateEntry]:
+        return await self._database.read(templates.page, query)
+
+    async def template_entry(self, project_id: str, name_or_id: str) -> TemplateEntry | None:
+        return await self._database.read(templates.find_entry, project_id, name_or_id)
+
+    async def public_entry(self, namespace: str, name: str) -> TemplateEntry | None:
+        return await self._database.read(templates.find_public_entry, namespace, name)
+
+    async def set_public(self, template_id: str, public: bool, at: datetime) -> None:
+        await self._database.write(templates.set_public, template_id, public, at)
+
+    async def remove_template(self, template_id: str) -> bool:
+        return await self._database.write(templates.remove, template_id)
+
+    async def template_tags(self, template_id: str) -> Sequence[TemplateTag]:
+        return await self._database.read(templates.tags, template_id)
+
+    async def assign_tags(self, template_id: str, source: str, tags: Sequence[str], at: datetime) -> str | None:
+        return await self._database.write(templates.assign, template_id, source, tags, at)
+
+    async def remove_tags(self, template_id: str, tags: Sequence[str]) -> bool:
+        return await self._database.write(templates.untag, template_id, tags)
+
+    async def referenced_images(self) -> frozenset[str]:
+        return await self._database.read(templates.referenced_images)
+
+    # --- builds --------------------------------------------------------------------------------------------
+
+    async def request_build(self, project_id: str, name: str, build: Build) -> Build:
+        return await self._database.write(builds.request, project_id, name, build)
+
+    async def build(self, template_id: str, build_id: str) -> Build | None:
+        return await self._database.read(builds.find, template_id, build_id)
+
+    async def builds(self, query: BuildQuery) -> Sequence[Build]:
+        return await self._database.read(builds.page, query)
+
+    async def claim_build(self, template_id: str, build_id: str, at: datetime) -> Build | None:
+        return await self._database.track(builds.claim, template_id, build_id, at)
+
+    async def finish_build(self, template_id: str, build_id: str, built: Built, at: datetime) -> bool:
+        return await self._database.write(builds.finish, template_id, build_id, built, at)
+
+    async def fail_build(self, template_id: str, build_id: str, reason: str, step: str | None, at: datetime) -> bool:
+        return await self._database.track(builds.fail, template_id, build_id, reason=reason, step=step, at=at)
+
+    async def unfinished_builds(self, server_id: str) -> Sequence[Build]:
+        return await self._database.read(builds.unfinished, server_id)
+
+    async def add_build_lines(self, template_id: str, build_id: str, first: int, lines: Sequence[BuildLine]) -> bool:
+        return await self._database.note(builds.add_lines, template_id, build_id, first, lines)
+
+    async def build_lines(self, template_id: str, build_id: str, query: LineQuery) -> Sequence[BuildLine]:
+        return await self._database.read(builds.lines, template_id, build_id, query)
 
     # --- observations --------------------------------------------------------------------------------------
 

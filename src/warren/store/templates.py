@@ -1,94 +1,236 @@
-"""Rows of templates and their names."""
+"""Rows of templates, their names and tags, and which build they stand for."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, case, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from warren.model.sandbox import Resources
-from warren.model.template import Template
-from warren.store import schema
+from warren.contracts.template_store import TemplateQuery
+from warren.model import limits
+from warren.model.build import BuildStatus
+from warren.model.errors import LimitReached, TemplateInUse
+from warren.model.snapshot import DEFAULT_TAG
+from warren.model.template import Template, TemplateEntry, TemplateTag, as_build, startable
+from warren.store import build_row, schema
 from warren.store.database import insert_new
+from warren.store.sandboxes import LIVE
 
 _COLUMNS = schema.templates.c
 _NAMES = schema.template_names.c
+_BUILDS = schema.builds.c
+_TAGS = schema.template_tags.c
 
 
 async def put(connection: AsyncConnection, template: Template) -> None:
-    row = _to_row(template)
+    row = {
+        "id": template.id,
+        "project_id": template.project_id,
+        "created_at": template.created_at,
+        "updated_at": template.created_at,
+        "public": template.public,
+    }
     inserted = await connection.execute(insert_new(connection, schema.templates).values(row))
     if inserted.rowcount == 0:
         await connection.execute(update(schema.templates).where(_COLUMNS.id == template.id).values(row))
         await connection.execute(delete(schema.template_names).where(_NAMES.template_id == template.id))
-    if template.names:
-        await connection.execute(
-            insert(schema.template_names),
-            [{"template_id": template.id, "position": n, "name": name} for n, name in enumerate(template.names)],
-        )
+    await name(connection, template.id, template.names)
+    build = build_row.to_row(as_build(template))
+    same = _BUILDS.template_id == template.id, _BUILDS.id == template.build_id
+    if (await connection.execute(insert_new(connection, schema.builds).values(build))).rowcount == 0:
+        await connection.execute(update(schema.builds).where(*same).values(build))
+    await point(connection, template.id, [DEFAULT_TAG], template.build_id, template.created_at)
 
 
-async def find(connection: AsyncConnection, project_id: str, name_or_id: str) -> Template | None:
-    named = exists().where(_NAMES.template_id == _COLUMNS.id, _NAMES.name == name_or_id)
+async def name(connection: AsyncConnection, template_id: str, names: Sequence[str]) -> None:
+    rows = [{"template_id": template_id, "position": n, "name": each} for n, each in enumerate(names)]
+    if rows:
+        await connection.execute(insert(schema.template_names), rows)
+
+
+async def find(connection: AsyncConnection, project_id: str, name_or_id: str, tag: str) -> Template | None:
+    wanted = (
+        _build_of(tag).where(_named(project_id, name_or_id)).order_by(*_best_first(project_id, name_or_id)).limit(1)
+    )
+    return await _startable(connection, wanted)
+
+
+async def find_public(connection: AsyncConnection, namespace: str, name: str, tag: str) -> Template | None:
+    return await _startable(connection, _build_of(tag).where(_public(namespace, name)).limit(1))
+
+
+async def page(connection: AsyncConnection, query: TemplateQuery) -> Sequence[TemplateEntry]:
+    wanted = _entries().where(_visible_to(query.project_id))
+    if query.after is not None:
+        wanted = wanted.where(tuple_(_COLUMNS.created_at, _COLUMNS.id) < query.after)
+    newest_first = wanted.order_by(_COLUMNS.created_at.desc(), _COLUMNS.id.desc()).limit(query.limit)
+    return await _with_names(connection, newest_first)
+
+
+async def find_entry(connection: AsyncConnection, project_id: str, name_or_id: str) -> TemplateEntry | None:
+    wanted = _entries().where(_named(project_id, name_or_id)).order_by(*_best_first(project_id, name_or_id)).limit(1)
+    return next(iter(await _with_names(connection, wanted)), None)
+
+
+async def find_public_entry(connection: AsyncConnection, namespace: str, name: str) -> TemplateEntry | None:
+    return next(iter(await _with_names(connection, _entries().where(_public(namespace, name)).limit(1))), None)
+
+
+async def set_public(connection: AsyncConnection, template_id: str, public: bool, at: datetime) -> None:
+    changed = update(schema.templates).where(_COLUMNS.id == template_id)
+    await connection.execute(changed.values(public=public, updated_at=at))
+
+
+async def remove(connection: AsyncConnection, template_id: str) -> bool:
+    # A create locks this row too, when it counts itself: one of the two sees the other.
+    await lock(connection, template_id)
+    sandboxes = schema.sandboxes.c
+    users = select(func.count()).where(sandboxes.template_id == template_id, sandboxes.state.in_(LIVE))
+    if count := (await connection.execute(users)).scalar_one():
+        raise TemplateInUse(f"cannot delete template '{template_id}': {count} running or paused sandboxes use it")
+    gone = await connection.execute(delete(schema.templates).where(_COLUMNS.id == template_id))
+    return gone.rowcount > 0
+
+
+async def lock(connection: AsyncConnection, template_id: str) -> None:
+    """On Postgres; whoever takes a build of it as well takes this first."""
+    await connection.execute(select(_COLUMNS.id).where(_COLUMNS.id == template_id).with_for_update())
+
+
+async def tags(connection: AsyncConnection, template_id: str) -> Sequence[TemplateTag]:
+    rows = await connection.execute(
+        select(schema.template_tags).where(_TAGS.template_id == template_id).order_by(_TAGS.tag)
+    )
+    return [TemplateTag(row.tag, row.build_id, row.created_at) for row in rows]
+
+
+async def assign(
+    connection: AsyncConnection, template_id: str, source: str, wanted: Sequence[str], at: datetime
+) -> str | None:
+    build = select(_TAGS.build_id).where(_TAGS.template_id == template_id, _TAGS.tag == source)
+    build_id = (await connection.execute(build)).scalar_one_or_none()
+    if build_id is not None:
+        await point(connection, template_id, wanted, build_id, at)
+    return build_id
+
+
+async def point(
+    connection: AsyncConnection, template_id: str, wanted: Sequence[str], build_id: str, at: datetime
+) -> None:
+    """Let tags name a build, whatever they named before."""
+    await connection.execute(
+        delete(schema.template_tags).where(_TAGS.template_id == template_id, _TAGS.tag.in_(wanted))
+    )
+    held = select(func.count()).where(_TAGS.template_id == template_id)
+    if (await connection.execute(held)).scalar_one() + len(wanted) > limits.TEMPLATE_MAX_TAGS:
+        raise LimitReached(f"cannot add tags: a template has at most {limits.TEMPLATE_MAX_TAGS}; remove some")
+    rows = [{"template_id": template_id, "tag": tag, "build_id": build_id, "created_at": at} for tag in wanted]
+    await connection.execute(insert(schema.template_tags), rows)
+
+
+async def untag(connection: AsyncConnection, template_id: str, unwanted: Sequence[str]) -> bool:
+    gone = delete(schema.template_tags).where(_TAGS.template_id == template_id, _TAGS.tag.in_(unwanted))
+    return (await connection.execute(gone)).rowcount > 0
+
+
+async def referenced_images(connection: AsyncConnection) -> frozenset[str]:
+    sandboxes, snapshots = schema.sandboxes.c, schema.snapshots.c
+    tagged = select(_BUILDS.digest).join(schema.template_tags, _is_tagged()).where(_BUILDS.digest.is_not(None))
+    live = select(sandboxes.digest).where(sandboxes.state.in_(LIVE))
+    rows = await connection.execute(tagged.union(live, select(snapshots.digest)))
+    return frozenset(row.digest for row in rows)
+
+
+def tagged_checkpoints() -> Select[tuple[str]]:
+    return select(_BUILDS.checkpoint_id).join(schema.template_tags, _is_tagged()).where(
+        _BUILDS.checkpoint_id.is_not(None)
+    )  # fmt: skip
+
+
+def _is_tagged() -> ColumnElement[bool]:
+    return and_(_TAGS.template_id == _BUILDS.template_id, _TAGS.build_id == _BUILDS.id)
+
+
+def _visible_to(project_id: str) -> ColumnElement[bool]:
+    return or_(_COLUMNS.project_id == project_id, _COLUMNS.project_id.is_(None))
+
+
+def _named(project_id: str, name_or_id: str) -> ColumnElement[bool]:
     by_id = _COLUMNS.id == name_or_id
-    own_then_id_then_newest = (_COLUMNS.project_id.is_(None), case((by_id, 0), else_=1), _COLUMNS.created_at.desc())
-    best = _visible_to(project_id).where(or_(by_id, named)).order_by(*own_then_id_then_newest).limit(1)
-    found = await _with_names(connection, best)
-    return found[0] if found else None
+    by_name = exists().where(_NAMES.template_id == _COLUMNS.id, _NAMES.name == name_or_id)
+    return or_(and_(_visible_to(project_id), or_(by_id, by_name)), and_(_COLUMNS.public.is_(True), by_id))
 
 
-async def visible(connection: AsyncConnection, project_id: str) -> Sequence[Template]:
-    return await _with_names(connection, _visible_to(project_id).order_by(_COLUMNS.created_at, _COLUMNS.id))
+def _best_first(project_id: str, name_or_id: str) -> tuple[ColumnElement[Any], ...]:
+    """Own, built in, another's; then the one with the id before those with the name; then the newest."""
+    whose = case((_COLUMNS.project_id == project_id, 0), (_COLUMNS.project_id.is_(None), 1), else_=2)
+    return whose, case((_COLUMNS.id == name_or_id, 0), else_=1), _COLUMNS.created_at.desc()
 
 
-def _visible_to(project_id: str) -> Select[tuple[Any, ...]]:
-    return select(schema.templates).where(or_(_COLUMNS.project_id == project_id, _COLUMNS.project_id.is_(None)))
+def _public(namespace: str, name: str) -> ColumnElement[bool]:
+    projects = schema.projects.c
+    of_project = exists().where(projects.id == _COLUMNS.project_id, func.lower(projects.name) == namespace)
+    by_name = exists().where(_NAMES.template_id == _COLUMNS.id, _NAMES.name == name)
+    return and_(_COLUMNS.public.is_(True), of_project, by_name)
 
 
-async def _with_names(connection: AsyncConnection, chosen: Select[tuple[Any, ...]]) -> list[Template]:
+def _build_of(tag: str) -> Select[tuple[Any, ...]]:
+    """Templates with the finished build that the tag names; `template_created_at` beside the build's columns."""
+    columns = _COLUMNS.project_id, _COLUMNS.public, _COLUMNS.created_at.label("template_created_at")
+    joined = select(schema.builds, *columns).join(schema.templates, _COLUMNS.id == _BUILDS.template_id)
+    return joined.join(schema.template_tags, _is_tagged()).where(_TAGS.tag == tag, _BUILDS.digest.is_not(None))
+
+
+async def _startable(connection: AsyncConnection, wanted: Select[tuple[Any, ...]]) -> Template | None:
     """One statement, so that a template replaced meanwhile cannot show its old row with its new names."""
-    inner = chosen.subquery()
-    outer = select(inner, _NAMES.name, _NAMES.position).outerjoin(_NAMES.name.table, _NAMES.template_id == inner.c.id)
-    rows: dict[str, Row[Any]] = {}
-    names: defaultdict[str, dict[int, str]] = defaultdict(dict)
-    for row in await connection.execute(outer):
-        rows[row.id] = row
-        if row.name is not None:
-            names[row.id][row.position] = row.name
-    templates = [_from_row(row, tuple(name for _, name in sorted(names[row.id].items()))) for row in rows.values()]
-    return sorted(templates, key=lambda template: (template.created_at, template.id))
+    inner = wanted.subquery()
+    outer = select(inner, _NAMES.name).outerjoin(_NAMES.name.table, _NAMES.template_id == inner.c.template_id)
+    rows = (await connection.execute(outer.order_by(_NAMES.position))).all()
+    if not rows:
+        return None
+    names = tuple(each.name for each in rows if each.name is not None)
+    row, build = rows[0], build_row.from_row(rows[0])
+    return startable(build, project_id=row.project_id, names=names, public=row.public, since=row.template_created_at)
 
 
-def _to_row(template: Template) -> dict[str, object]:
-    return {
-        "id": template.id,
-        "project_id": template.project_id,
-        "build_id": template.build_id,
-        "digest": template.digest,
-        "cpu_count": template.resources.cpu_count,
-        "memory_mb": template.resources.memory_mb,
-        "disk_mb": template.resources.disk_mb,
-        "pids": template.resources.pids,
-        "created_at": template.created_at,
-        "runtime": template.runtime,
-        "default_user": template.default_user,
-        "default_workdir": template.default_workdir,
-        "public": template.public,
-    }
+_OF_TEMPLATE = ("project_id", "public", "created_at", "updated_at", "spawn_count", "last_spawned_at")
 
 
-def _from_row(row: Row[Any], names: tuple[str, ...]) -> Template:
-    return Template(
-        id=row.id,
-        project_id=row.project_id,
-        names=names,
-        build_id=row.build_id,
-        digest=row.digest,
-        resources=Resources(row.cpu_count, row.memory_mb, row.disk_mb, row.pids),
-        created_at=row.created_at,
-        runtime=row.runtime,
-        default_user=row.default_user,
-        default_workdir=row.default_workdir,
-        public=row.public,
+def _entries() -> Select[tuple[Any, ...]]:
+    """Each template beside its last successful build, or its newest; the template's columns begin with `template_`."""
+    other = schema.builds.alias()
+    finished_first = case((other.c.status == BuildStatus.READY.value, 0), else_=1)
+    order = finished_first, other.c.created_at.desc(), other.c.id
+    its = select(other.c.id).where(other.c.template_id == _COLUMNS.id).correlate(schema.templates)
+    count = its.with_only_columns(func.count()).scalar_subquery().label("build_count")
+    columns = [_COLUMNS[each].label(f"template_{each}") for each in _OF_TEMPLATE]
+    joined = select(schema.builds, count, *columns).join(schema.templates, _COLUMNS.id == _BUILDS.template_id)
+    return joined.where(_BUILDS.id == its.order_by(*order).limit(1).scalar_subquery())
+
+
+async def _with_names(connection: AsyncConnection, wanted: Select[tuple[Any, ...]]) -> list[TemplateEntry]:
+    inner = wanted.subquery()
+    outer = select(inner, _NAMES.name, _NAMES.position)
+    outer = outer.outerjoin(_NAMES.name.table, _NAMES.template_id == inner.c.template_id)
+    order = inner.c.template_created_at.desc(), inner.c.template_id.desc(), _NAMES.position
+    groups: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    for row in await connection.execute(outer.order_by(*order)):
+        groups[row.template_id].append(row)
+    return [_entry(rows[0], (row.name for row in rows)) for rows in groups.values()]
+
+
+def _entry(row: Row[Any], names: Iterable[str | None]) -> TemplateEntry:
+    return TemplateEntry(
+        id=row.template_id,
+        project_id=row.template_project_id,
+        names=tuple(each for each in names if each is not None),
+        public=row.template_public,
+        created_at=row.template_created_at,
+        updated_at=row.template_updated_at,
+        build=build_row.from_row(row),
+        build_count=row.build_count,
+        spawn_count=row.template_spawn_count,
+        last_spawned_at=row.template_last_spawned_at,
     )
