@@ -32,6 +32,9 @@ class Settings:
     to sandboxes. Idle ones take a twentieth of theirs and less, so 10 lets 200 of 1 GiB run on 24 GiB; whether memory
     is used up is watched besides.
     idle: how deep sandboxes of a template sleep while nobody uses them, see `model.idle`.
+    registry_mirrors: places asked first for images of a registry, as `registry=host[:port][/path]`.
+    registry_insecure: registries that may speak plain HTTP or show any certificate. registry_private: others whose
+    addresses are not of the public internet. Registries that nobody listed are reached at public addresses only.
     log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
     checkpoint_key_file: 32 random bytes that checkpoints are encrypted with; none leaves them in the open.
     secrets_key_file: file of the keys that values of secrets are sealed with, one a line in 64 hexadecimal digits, the
@@ -64,6 +67,9 @@ class Settings:
     pool_memory_mb: int = 8192
     idle: tuple[str, ...] = ()
     max_slots: int = 1000
+    registry_mirrors: tuple[str, ...] = ()
+    registry_insecure: tuple[str, ...] = ()
+    registry_private: tuple[str, ...] = ()
     memory_overcommit: int = 10
     disk_overcommit: int = 10
     log_level: str = "info"
@@ -84,6 +90,10 @@ class Settings:
     @property
     def templates_dir(self) -> Path:
         return self.state_dir / "templates"
+
+    @property
+    def images_dir(self) -> Path:
+        return self.state_dir / "images"
 
     @property
     def tls_dir(self) -> Path:

@@ -297,3 +297,41 @@ LOG_FILE_BYTES = 16 * 1024 * 1024
 """Bytes after which the log file is put aside and a new one begins."""
 LOG_FILES_KEPT = 5
 """Older log files kept beside it."""
+
+# --- images from registries --------------------------------------------------------------------------------
+IMAGE_REFERENCE_MAX = 512
+"""Characters of an image's name; registries allow 255 for the path."""
+IMAGE_MANIFEST_BYTES = 4 * 1024 * 1024
+"""Bytes of one manifest or configuration: what registries take."""
+IMAGE_LAYERS = 128
+"""Layers of one image; builders stop at 127."""
+IMAGE_COMPRESSED_BYTES = 10 * 1024**3
+"""Bytes of all layers as they are fetched."""
+IMAGE_BYTES = 20 * 1024**3
+"""Bytes of all layers unpacked: what a sandbox's largest disk holds."""
+IMAGE_FILES = 1_000_000
+"""Entries of all layers together; a large one (a browser, CUDA, two languages) has 200,000."""
+IMAGE_RATIO = 100
+"""Times that a layer may be larger than its compressed form; text reaches 10, gzip's end is 1,030."""
+IMAGE_RATIO_FREE_BYTES = 256 * 1024**2
+"""Bytes that a layer may have whatever its ratio: a preallocated file of zeros is no bomb."""
+IMAGE_PATH_BYTES = 3072
+"""Bytes of one path in an image; the kernel takes 4,095, and the tools put folders of their own before it."""
+IMAGE_PATH_DEPTH = 128
+"""Folders in one path; `node_modules` comes to 30."""
+IMAGE_ID_MAX = 65_535
+"""Highest user and group id in an image: a sandbox has ids from 0 to this."""
+IMAGE_DEADLINE_S = 1800.0
+"""Seconds for one image from its name to the finished file: 10 GiB at 10 MiB/s, then unpacked."""
+IMAGE_RESOLVE_DEADLINE_S = 60.0
+"""Seconds until a registry has said what a name stands for."""
+IMAGE_FETCHES = 2
+"""Images being fetched at the same time; others wait."""
+IMAGE_CONNECTIONS = 32
+"""Connections that one fetch may have open."""
+IMAGE_DIAL_DEADLINE_S = 20.0
+"""Seconds to reach one address of a registry."""
+IMAGE_REPORT_BYTES = 1024 * 1024
+"""Bytes of one line that the cell of an image says."""
+IMAGE_REPORT_LINES = 2000
+"""Lines that the cell of an image says; it has a few for each layer."""

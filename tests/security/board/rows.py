@@ -61,6 +61,11 @@ ROWS = {
         "the host opens nothing inside a sandbox: files go through guestd, which is inside",
     ),
     "A10": Row("telling the host from inside", "gVisor shows its own machine; crun shows the host's in places"),
+    "A11": Row(
+        "an image made to break its unpacking: paths and links that lead out, device nodes, bombs, giants",
+        "every layer is read through and judged before a tool unpacks it in a cell of its own: no network, no file of "
+        "the host, a disk of fixed size, a root user who is nobody outside",
+    ),
     "B1": Row(
         "every address of the host: loopback, bridge, API and gateway ports",
         "input from the bridge is dropped but for replies",
@@ -96,6 +101,10 @@ ROWS = {
     ),
     "B9": Row("cookies that one sandbox's page sets for all names of the domain", "nothing stops them"),
     "B10": Row("DNS tunnels, domain fronting, names behind an allowed address", "domain rules are refused with 501"),
+    "B11": Row(
+        "a registry that is named, or that another one names, at an address of the host or of its networks",
+        "what fetches images has no network but a proxy of the server, which judges the address that it then dials",
+    ),
     "C1": Row(
         "more memory than given",
         "a hard cgroup limit without swap, at which the largest process is ended, by the kernel (crun) or by guestd "
