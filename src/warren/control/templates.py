@@ -132,7 +132,7 @@ def _built_in(content: dict[str, Any]) -> Template:
     return Template(
         id="t" + sha256(f"built-in:{name}".encode()).hexdigest()[:19],
         project_id=None,
-        names=(name,),
+        names=(name, *content.get("aliases", ())),
         build_id=str(uuid.UUID(bytes=sha256(content["digest"].encode()).digest()[:16], version=4)),
         digest=content["digest"],
         resources=Resources(
@@ -141,4 +141,6 @@ def _built_in(content: dict[str, Any]) -> Template:
         created_at=datetime.fromisoformat(content["created"]).astimezone(UTC),
         default_user=content["defaultUser"],
         default_workdir=content["defaultWorkdir"],
+        start_command=content.get("startCommand"),
+        ready_command=content.get("readyCommand"),
     )
