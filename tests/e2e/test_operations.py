@@ -19,8 +19,8 @@ from tests.e2e.trace_receiver import TraceReceiver
 from tests.e2e.waiting import until
 from warren.audit.folder import AuditFolder
 from warren.audit.reading import records, verify
-from warren.cli import envelope
 from warren.gateway.certificates import ensure_certificates
+from warren.guest import envelope
 
 REQUEST = "an-id-of-mine"
 TRACE = "0af7651916cd43dd8448eb211c80319c"

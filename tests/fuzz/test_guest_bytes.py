@@ -6,10 +6,10 @@ from contextlib import suppress
 import pytest
 
 from tests.fuzz.corpus import fuzzed
-from warren.cli.envelope import End, FrameReader
-from warren.cli.process_event import Ended, Output, Started, decode
 from warren.gateway.tunnel import Handshake, TunnelRefused
+from warren.guest.envelope import End, FrameReader
 from warren.guest.guestd import parse_logs
+from warren.guest.process_event import Ended, Output, Started, decode
 from warren.model import limits
 from warren.model.errors import Unavailable
 

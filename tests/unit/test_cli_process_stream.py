@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from warren.cli.process_event import Ended, Output, ProcessEvent
 from warren.cli.process_stream import Command, Target, started
+from warren.guest.process_event import Ended, Output, ProcessEvent
 from warren.model.errors import BadRequest, SandboxNotFound, Timeout, Unavailable, WarrenError
 
 pytestmark = pytest.mark.anyio

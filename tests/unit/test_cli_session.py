@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from warren.cli import local_terminal, session
-from warren.cli.process_event import Ended, Output, ProcessEvent
 from warren.cli.process_stream import Process
+from warren.guest.process_event import Ended, Output, ProcessEvent
 from warren.model.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

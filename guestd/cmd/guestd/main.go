@@ -17,6 +17,7 @@ import (
 
 	"warren.dev/guestd/internal/account"
 	"warren.dev/guestd/internal/afterfork"
+	"warren.dev/guestd/internal/build"
 	"warren.dev/guestd/internal/files"
 	"warren.dev/guestd/internal/identity"
 	"warren.dev/guestd/internal/journal"
@@ -144,5 +145,6 @@ func assemble(opts options, reaper *reap.Reaper, port int) (*process.Service, *p
 			Hooks: filepath.Join(opts.etc, "warren", "after-fork.d"), Run: opts.warren, Reaper: reaper, Journal: log,
 		},
 		Guard: guard,
+		Build: build.New(book, opts.run, opts.warren, opts.keep),
 	})
 }

@@ -27,6 +27,11 @@ type UnknownUserError struct{ Name string }
 
 func (e *UnknownUserError) Error() string { return fmt.Sprintf("invalid username: '%s'", e.Name) }
 
+// UnknownGroupError says that a request named a group that the sandbox does not have.
+type UnknownGroupError struct{ Name string }
+
+func (e *UnknownGroupError) Error() string { return fmt.Sprintf("invalid group: '%s'", e.Name) }
+
 // Book answers questions about users from a password and a group file. It reads them
 // again when they change, because packages add users while the sandbox runs.
 type Book struct {
@@ -78,6 +83,25 @@ func (b *Book) GroupName(gid uint32) string {
 	defer b.mu.Unlock()
 	b.refresh()
 	return nameOr(b.groupsByID, gid)
+}
+
+// GroupID is the id of a group given by name or as a number; the error is an *UnknownGroupError.
+func (b *Book) GroupID(name string) (uint32, error) {
+	if id, ok := parseID(name); ok {
+		return id, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refresh()
+	for _, entry := range b.groups {
+		if entry.name == name {
+			return entry.gid, nil
+		}
+	}
+	if name == "root" {
+		return 0, nil
+	}
+	return 0, &UnknownGroupError{Name: name}
 }
 
 func nameOr(names map[uint32]string, id uint32) string {

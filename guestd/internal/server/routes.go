@@ -37,6 +37,9 @@ func (s *server) plainRoutes() []route {
 		{"GET", "/warren/logs", control, s.logs},
 		{"POST", "/warren/envs", control, s.keepEnvs},
 		{"POST", "/warren/free", control, s.free},
+		{"POST", "/warren/copy", control, s.Build.ServeCopy},
+		{"POST", "/warren/settle", control, s.Build.ServeSettle},
+		{"GET", "/warren/tree", control, s.Build.ServeTree},
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"warren.dev/guestd/gen/filesystem/filesystemconnect"
 	"warren.dev/guestd/gen/process/processconnect"
 	"warren.dev/guestd/internal/afterfork"
+	"warren.dev/guestd/internal/build"
 	"warren.dev/guestd/internal/files"
 	"warren.dev/guestd/internal/identity"
 	"warren.dev/guestd/internal/journal"
@@ -50,6 +51,7 @@ type Parts struct {
 	// AfterFork tells the processes of a copy what they are.
 	AfterFork *afterfork.Notice
 	Guard     *pressure.Guard
+	Build     *build.Service
 }
 
 type server struct {

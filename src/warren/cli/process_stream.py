@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import httpx
 
 from warren.cli.address import is_loopback
-from warren.cli.envelope import End, FrameReader, encode
-from warren.cli.process_event import Ended, ProcessEvent, Started, decode
 from warren.cli.rest import CONNECT_DEADLINE_S, refusal
+from warren.guest.envelope import End, FrameReader, encode
+from warren.guest.process_event import Ended, ProcessEvent, Started, decode
 from warren.model.errors import BadRequest, NotFound, SandboxNotFound, Timeout, Unavailable, WarrenError
 from warren.telemetry.redaction import printable
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from warren.cli import local_terminal
 from warren.cli.local_terminal import STDERR, STDIN, STDOUT
-from warren.cli.process_event import SIGNALLED, Ended, Output
 from warren.cli.process_stream import Process
+from warren.guest.process_event import SIGNALLED, Ended, Output
 from warren.model.errors import Unavailable
 
 GRACE_S = 3.0

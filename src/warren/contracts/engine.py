@@ -25,8 +25,9 @@ A checkpoint is written once and whole: what a crash left half-written is cleare
 """
 
 import enum
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from warren.model.observation import Usage
@@ -206,6 +207,17 @@ class Engine(Protocol):
         """Delete a checkpoint; it is gone from the disk when this returns. Idempotent, safe to retry.
 
         Sandboxes that were started from it go on.
+        """
+        ...
+
+    async def bake(
+        self, image: TemplateImage, tree: AsyncIterator[bytes], target: Path, *, epoch: int, disk_mb: int
+    ) -> str:
+        """Make a template image of `image` and the tree of a sandbox that began with it, at `target`; its digest.
+
+        The same bytes for the same image and tree: times after `epoch`, in seconds, become it. `disk_mb` bounds what
+        differs from the image. Raises BuildFailed for a tree that is broken or breaks a limit, NoSpace, Timeout.
+        After an error or a cancellation nothing is left.
         """
         ...
 

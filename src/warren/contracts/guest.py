@@ -4,10 +4,12 @@ The guest is hostile: every answer is bounded (`limits.GUEST_ANSWER_MAX_BYTES`),
 nothing that a guest says is believed about anything but itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from warren.contracts.engine import GUEST_PORT
 from warren.model.observation import LogEntry
 
 
@@ -44,6 +46,81 @@ class GuestLogs:
 
     entries: Sequence[LogEntry]
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How to reach one guest: its address, and the tokens that its sandbox was given."""
+
+    address: str
+    control_token: str
+    access_token: str
+    port: int = GUEST_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCommand:
+    """`outlives`: it goes on when its caller no longer waits; else it is killed then."""
+
+    words: Sequence[str]
+    user: str
+    cwd: str
+    envs: Mapping[str, str] = field(default_factory=dict[str, str])
+    outlives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a command ended. `refusal`, when it could not be started at all: the guest's code and words."""
+
+    code: int
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOrder:
+    """What COPY does with an archive: `source` as the archive's maker said, `target` absolute, `mode` octal or ""."""
+
+    archive: Path
+    source: str
+    target: str
+    owner: str
+    mode: str = ""
+
+
+OnLine = Callable[[str], None]
+
+
+class Workshop(Protocol):
+    """What the build of a template asks of the guest that its steps run in. Raises Timeout and Unavailable."""
+
+    async def run(self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float) -> Exit:
+        """Run a command to its end; each line of its output is handed over as it comes, cut and bounded.
+
+        Raises Timeout when the deadline passes. Then, and when the caller is cancelled, the command is killed with all
+        of its process group, unless it `outlives`.
+        """
+        ...
+
+    async def make_folder(self, door: Door, path: str, user: str) -> Exit:
+        """Make a folder with its parents, the user's, if it is not there. The code is 0 or 1."""
+        ...
+
+    async def copy_in(self, door: Door, order: CopyOrder) -> Exit:
+        """Unpack an archive in the sandbox. The code is 0 or 1."""
+        ...
+
+    async def settle(self, door: Door) -> None:
+        """End every process in the sandbox but the guest."""
+        ...
+
+    def tree(self, door: Door, since_ns: int) -> AsyncIterator[bytes]:
+        """The sandbox's tree of files, in the form that `Engine.bake` takes.
+
+        Files that last changed at `since_ns` or before come without content. Only the end of the stream is its end: one
+        that was broken off lacks its last record.
+        """
+        ...
 
 
 class Guest(Protocol):

@@ -1,6 +1,6 @@
 """Checkpoints on this server's disk: room for them, who works with one, and the end of those that nobody needs."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Set
 from contextlib import contextmanager
 
 import structlog
@@ -17,8 +17,9 @@ _MIB = 1024 * 1024
 
 
 class Checkpoints:
-    def __init__(self, *, engine: Engine, store: Store, ids: Ids) -> None:
-        self._engine, self._store, self._ids = engine, store, ids
+    def __init__(self, *, engine: Engine, store: Store, ids: Ids, layers: Callable[[], Set[str]] = frozenset) -> None:
+        """`layers`: those that the build cache stands on."""
+        self._engine, self._store, self._ids, self._layers = engine, store, ids, layers
         self._in_work: set[str] = set()
 
     @contextmanager
@@ -52,11 +53,11 @@ class Checkpoints:
         return next((checkpoint for checkpoint in whole if checkpoint.id == checkpoint_id), None)
 
     async def sweep(self) -> None:
-        """Delete what neither a live sandbox nor a snapshot stands on, and nobody here is at work with."""
+        """Delete what no live sandbox, snapshot or cached layer stands on, and nobody here is at work with."""
         on_disk = {checkpoint.id for checkpoint in await self._engine.checkpoints()}
         if not on_disk:
             return
-        needed = await self._store.referenced_checkpoints()
+        needed = await self._store.referenced_checkpoints() | self._layers()
         for checkpoint_id in sorted(on_disk - needed - self._in_work):
             log.info("deleting a checkpoint that nothing stands on", id=checkpoint_id)
             await self.forget(checkpoint_id)

@@ -7,7 +7,6 @@ import structlog
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine, Shortage
 from warren.contracts.guest import Guest
-from warren.contracts.routing import Route
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
@@ -42,7 +41,7 @@ class MemoryRelief:
             if route is None:
                 return  # it is being ended
             try:
-                if kind is Shortage.KERNEL or await self._relieved(route):
+                if kind is Shortage.KERNEL or await self.relieve(route.sandbox_id, route.address, route.control_token):
                     await self._note(sandbox)
             except TimeoutError:
                 log.error("sandbox does not give memory back; it is ended", sandbox=sandbox.id)
@@ -51,18 +50,18 @@ class MemoryRelief:
             except WarrenError as error:
                 log.warning("memory of a sandbox not looked after", sandbox=sandbox.id, error=error.message)
 
-    async def _relieved(self, route: Route) -> bool:
+    async def relieve(self, sandbox_id: str, address: str, control_token: str) -> bool:
         """Have processes ended until the limit holds again; whether there were any. TimeoutError when it never does."""
         attempt, ended = 0, False
         async with asyncio.timeout(limits.MEMORY_RELIEF_DEADLINE_S):
-            need = await self._engine.memory_excess(route.sandbox_id)
+            need = await self._engine.memory_excess(sandbox_id)
             while need > 0:
                 try:
-                    ended |= await self._guest.free(route.address, route.control_token, need, attempt)
+                    ended |= await self._guest.free(address, control_token, need, attempt)
                     attempt += 1
                 except WarrenError as error:
-                    log.warning("guest frees no memory", sandbox=route.sandbox_id, error=error.message)
-                need = await self._settled(route.sandbox_id)
+                    log.warning("guest frees no memory", sandbox=sandbox_id, error=error.message)
+                need = await self._settled(sandbox_id)
         return ended
 
     async def _settled(self, sandbox_id: str) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import struct
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from warren.model.template import Reference, Template, TemplateEntry, TemplateIm
 log = structlog.get_logger(__name__)
 
 _IMAGE = "rootfs.erofs"
+_SUPERBLOCK_OFFSET, _SUPERBLOCK = 1024, struct.Struct("<24xQ")
+"""Of EROFS: the time of making is its only number that is read here."""
 
 
 class TemplateFiles:
@@ -33,8 +36,25 @@ class TemplateFiles:
         self._folder = folder
 
     def image(self, template: Template) -> TemplateImage:
-        path = self._folder / template.digest.removeprefix("sha256:") / _IMAGE
-        return TemplateImage(digest=template.digest, path=str(path))
+        return self.at(template.digest)
+
+    def at(self, digest: str) -> TemplateImage:
+        return TemplateImage(digest=digest, path=str(self._folder / digest.removeprefix("sha256:") / _IMAGE))
+
+    def has(self, digest: str) -> bool:
+        return Path(self.at(digest).path).exists()
+
+    def made_at(self, digest: str) -> int:
+        """When an image was made, in seconds, as its own header says; 0 for what is no image."""
+        try:
+            with open(self.at(digest).path, "rb") as file:
+                return _SUPERBLOCK.unpack(os.pread(file.fileno(), _SUPERBLOCK.size, _SUPERBLOCK_OFFSET))[0]
+        except (OSError, struct.error):
+            return 0
+
+    def partial(self) -> Path:
+        """A new path on the disk of the images, for one that is being made."""
+        return self._folder / f".{uuid.uuid4().hex}"
 
     def adopt(self, source: Path, digest: str) -> None:
         """Take in a finished image: a hard link where the file system allows it, else a copy."""

@@ -137,6 +137,28 @@ TEMPLATE_BUILDS_KEPT = 100
 """Finished builds of one template that lists still show; those that a tag names are kept on top."""
 BUILD_LINE_MAX = 4096
 """Characters of one line of a build's log."""
+BUILD_STEP_DEADLINE_S = 3600.0
+"""Seconds of one step: an hour, as the reference gives it (wire contract 6.1.8)."""
+BUILD_BAKE_DEADLINE_S = 900.0
+"""Seconds for reading a tree out of its sandbox and packing it; 10 GiB on a slow disk."""
+BUILD_DISK_MB = 10_240
+"""MiB of disk of a sandbox that a build runs in, or the template's own if that is more. Only what is written counts."""
+BUILD_STEP_LINES = 10_000
+"""Lines that one step may add to the log."""
+BUILD_READY_DEADLINE_S = 600.0
+"""Seconds that a ready command may go on failing (wire contract 2.3)."""
+BUILD_READY_PAUSE_S = 2.0
+"""Seconds between two tries of it."""
+BUILD_START_WAIT_S = 20.0
+"""Seconds that a start command without a ready command gets (wire contract 2.3)."""
+BUILD_TREE_ENTRIES = 1_000_000
+"""Files and folders of one template; a Debian with a desktop has 150,000."""
+BUILD_TREE_DEPTH = 128
+"""Folders in each other; the packer of images goes one call deeper for each."""
+LAYERS_KEPT_MB = 20_480
+"""MiB on disk of the layers that builds have left for the next ones; those not used for longest go first."""
+LAYERS_KEPT_S = 14 * 24 * 3600
+"""Seconds that a layer nobody used stays."""
 
 # --- servers that share a database ---------------------------------------------------------------------------
 WISH_PERIOD_S = 1.0

@@ -1,8 +1,10 @@
 """Sandboxes that exist only as rows of a table (`warren.contracts.engine.Engine`)."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
 from warren.contracts.engine import Checkpoint, Placement, Restore, SandboxSpec, Shortage
 from warren.model.errors import (
@@ -21,6 +23,7 @@ from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.room import Machine, Room
 from warren.model.snapshot import SnapshotKind
+from warren.model.template import TemplateImage
 
 MIB = 1024 * 1024
 DEFAULT_SLOTS = 1000
@@ -76,6 +79,7 @@ class FakeEngine:
         self.fail_next: str | None = None
         self.denied: dict[str, int] = {}
         self.machine_restarted = False
+        self.baked = 0
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -184,6 +188,16 @@ class FakeEngine:
 
     async def forget(self, checkpoint_id: str) -> None:
         self.machine.checkpoints.pop(checkpoint_id, None)
+
+    async def bake(
+        self, image: TemplateImage, tree: AsyncIterator[bytes], target: Path, *, epoch: int, disk_mb: int
+    ) -> str:
+        content = image.digest.encode() + b"".join([chunk async for chunk in tree])
+        if self.machine.is_full:
+            raise NoSpace
+        target.write_bytes(content)  # noqa: ASYNC240 - it is the fake
+        self.baked += 1
+        return f"sha256:{sha256(content).hexdigest()}"
 
     async def freeze(self, sandbox_id: str) -> None:
         self._live(sandbox_id).is_still = True

@@ -1,7 +1,7 @@
 """External commands, each with a deadline, their own words in the error."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from warren.model.errors import EngineFailed
 
@@ -10,7 +10,13 @@ ERROR_CHARACTERS = 600
 MINIMAL_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
-def run(purpose: str, argv: Sequence[str], deadline_s: float, stdin: str = "") -> str:
+def run(
+    purpose: str,
+    argv: Sequence[str],
+    deadline_s: float,
+    stdin: str = "",
+    environment: Mapping[str, str] = MINIMAL_ENVIRONMENT,
+) -> str:
     """Standard output of a command. Raises EngineFailed("cannot <purpose>: …")."""
     try:
         done = subprocess.run(  # argv is built here, never a shell
@@ -20,7 +26,7 @@ def run(purpose: str, argv: Sequence[str], deadline_s: float, stdin: str = "") -
             text=True,
             errors="replace",
             timeout=deadline_s,
-            env=MINIMAL_ENVIRONMENT,
+            env={**MINIMAL_ENVIRONMENT, **environment},
             check=False,
         )
     except subprocess.TimeoutExpired:

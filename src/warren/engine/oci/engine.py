@@ -5,7 +5,7 @@ import contextlib
 import errno
 import shutil
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import structlog
 from warren.contracts.engine import Checkpoint, Placement, SandboxSpec, Shortage
 from warren.engine.oci import firewall, forwarding
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group, release_frozen
+from warren.engine.oci.baking import Baking
 from warren.engine.oci.box import Box, new_record
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
@@ -37,6 +38,7 @@ from warren.model.policy import EgressPolicy
 from warren.model.room import Room
 from warren.model.sandbox import SANDBOX_ID
 from warren.model.snapshot import SnapshotKind
+from warren.model.template import TemplateImage
 from warren.settings import Settings
 from warren.telemetry.steps import step
 
@@ -65,6 +67,7 @@ class OciEngine:
         key = Key.load(Path(settings.checkpoint_key_file)) if settings.checkpoint_key_file else None
         self._shelf = Shelf(self._places.checkpoints, key)
         self._keeping = Keeping(self._shelf, self._cgroups, self._runtimes)
+        self._baking = Baking(self._places.bakes, self._places.blanks)
         self._hold: Hold | None = None
         self.machine_restarted = False
 
@@ -106,6 +109,7 @@ class OciEngine:
         crun = Crun(self._settings.crun_path, self._places, guest_dir, self._cgroups)
         self._runtimes.update({runsc.name: runsc, crun.name: crun})
         self._shelf.open()
+        self._baking.open()
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
         if not self._boxes:
@@ -348,6 +352,11 @@ class OciEngine:
 
     async def forget(self, checkpoint_id: str) -> None:
         await on_thread(self._keeping.forget, checkpoint_id)
+
+    async def bake(
+        self, image: TemplateImage, tree: AsyncIterator[bytes], target: Path, *, epoch: int, disk_mb: int
+    ) -> str:
+        return await self._baking.bake(image, tree, target, epoch=epoch, disk_mb=disk_mb)
 
     async def freeze(self, sandbox_id: str) -> None:
         async with self._held(sandbox_id) as box:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import signal
 import struct
 from collections.abc import Generator
 from pathlib import Path
@@ -20,6 +21,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1
 PR_SET_SECUREBITS = 28
 SECBIT_NO_SETUID_FIXUP = 4
 MOUNT_ATTR_RDONLY = 0x1
@@ -52,6 +54,11 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """Of the calling thread only."""
     _check(_libc.setns(fd, kind), "setns")
+
+
+def die_with_parent() -> None:
+    """The calling process is killed when the thread that started it ends."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl pdeathsig")
 
 
 @contextlib.contextmanager

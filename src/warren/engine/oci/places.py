@@ -63,6 +63,11 @@ class Places:
         return self.state / "checkpoints"
 
     @property
+    def bakes(self) -> Path:
+        """Images in the making; on the disk of the finished ones."""
+        return self.state / "bakes"
+
+    @property
     def boot(self) -> Path:
         """Which boot of the machine the last sandbox was made in; unlike the run folder it outlives that boot."""
         return self.state / "boot"

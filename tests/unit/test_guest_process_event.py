@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.cli.process_event import Ended, Output, ProcessEvent, Started, decode
+from warren.guest.process_event import Ended, Output, ProcessEvent, Started, decode
 from warren.model.errors import Unavailable
 
 JSON = st.recursive(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.cli.envelope import FRAME_MAX, End, FrameReader, Message, encode
+from warren.guest.envelope import FRAME_MAX, End, FrameReader, Message, encode
 from warren.model.errors import Unavailable
 
 BODIES = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3), max_size=5)
