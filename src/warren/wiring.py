@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import AsyncGenerator
@@ -13,7 +12,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from warren import __version__
+from warren import __version__, durable
 from warren.api.app import create_app
 from warren.api.context import Context
 from warren.audit.chain import Chain
@@ -277,7 +276,7 @@ async def make_local_key(settings: Settings, store: Store, audit: Audit) -> str:
     project = await keys.default_project()
     key, secret = await keys.create(project, "local")
     audit.note(Event(Kind.KEY_CREATE, Outcome.ALLOWED, "local_key", f"key:{key.id}", project.id))
-    _write_private(settings.state_dir / LOCAL_KEY, secret + "\n")
+    durable.write(settings.state_dir / LOCAL_KEY, secret + "\n")
     return secret
 
 
@@ -286,13 +285,6 @@ def tls_files(settings: Settings) -> TlsFiles:
         cert, key = Path(settings.tls_cert), Path(settings.tls_key)
         return given_certificates(settings.tls_dir, settings.domain, cert, key)
     return ensure_certificates(settings.tls_dir, settings.domain)
-
-
-def _write_private(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    partial.rename(path)
 
 
 async def serve(settings: Settings) -> None:

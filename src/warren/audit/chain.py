@@ -9,7 +9,8 @@ from typing import Self
 
 import structlog
 
-from warren.audit.folder import AuditFolder, lines, locked, replace, sync_folder
+from warren import durable
+from warren.audit.folder import AuditFolder, lines, locked
 from warren.model import audit, limits
 from warren.model.audit import Checkpoint, Event, Head, Kind, Outcome
 from warren.model.errors import AuditUnavailable
@@ -74,7 +75,7 @@ class Chain:
         files = self._folder.files()
         path = files[-1] if files else self._folder.file_from(self.head.count + 1)
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        sync_folder(self._folder.path)
+        durable.flush([self._folder.path])
         return file, os.fstat(file).st_size
 
     def _next_file(self) -> None:
@@ -84,7 +85,7 @@ class Chain:
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.close(self._file)
         self._file, self._size = file, os.fstat(file).st_size
-        sync_folder(self._folder.path)
+        durable.flush([self._folder.path])
         files = self._folder.files()
         for index in range(len(files) - limits.AUDIT_FILES_KEPT):
             self._drop(files[index], files[index + 1])
@@ -112,7 +113,7 @@ class Chain:
                 raise _damaged(self._folder, f"{file.name} ends at record {head.count} of {checkpoint.head.count}")
             if torn := content[good:]:
                 record = audit.chained(_repair(torn), now, head, self._key)
-                replace(file, content[:good] + record.line)
+                durable.write(file, content[:good] + record.line)
                 log.warning("the audit log had a torn end; repaired", file=file.name, bytes=len(torn))
                 return record.head
             return head

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from warren import durable
 from warren.model import audit
 from warren.model.audit import EMPTY, Checkpoint
 
@@ -44,7 +45,7 @@ class AuditFolder:
             key = secrets.token_bytes(_KEY_BYTES)
             # The key last: a crash in between starts anew, and a folder with a key has a checkpoint.
             self.write_checkpoint(Checkpoint(EMPTY, EMPTY), key)
-            replace(self.key_file, key)
+            durable.write(self.key_file, key)
         return self.key_file.read_bytes()
 
     def checkpoint(self, key: bytes) -> Checkpoint | None:
@@ -55,7 +56,7 @@ class AuditFolder:
             return None
 
     def write_checkpoint(self, checkpoint: Checkpoint, key: bytes) -> None:
-        replace(self.checkpoint_file, audit.signed(checkpoint, key))
+        durable.write(self.checkpoint_file, audit.signed(checkpoint, key))
 
 
 def locked(folder: AuditFolder) -> int | None:
@@ -81,22 +82,3 @@ def lines(file: Path) -> Iterator[bytes]:
     """With their newlines; the last one may have none."""
     with file.open("rb") as opened:
         yield from opened
-
-
-def replace(file: Path, content: bytes) -> None:
-    """All or nothing, and on the disk when it returns."""
-    partial = file.with_name(f"{file.name}.new")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    partial.rename(file)
-    sync_folder(file.parent)
-
-
-def sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,9 +1,10 @@
 """Who this server is, to the others that share its database: a file of the state folder, made at first start."""
 
-import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from warren import durable
 
 _FILE = "server-id"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -42,6 +43,4 @@ def _place(state_dir: Path) -> str:
 
 
 def _write(state_dir: Path, server_id: str, place: str) -> None:
-    partial = state_dir / f"{_FILE}.{os.getpid()}"
-    partial.write_text(f"{server_id}\n{place}\n")
-    partial.rename(state_dir / _FILE)
+    durable.write(state_dir / _FILE, f"{server_id}\n{place}\n")

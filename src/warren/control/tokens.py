@@ -6,10 +6,11 @@ file of the state folder, mode 0600. Losing it invalidates every token; guests k
 
 import hashlib
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from warren import durable
 
 _SEED_BYTES = 32
 
@@ -40,13 +41,4 @@ class Tokens:
 
 def load_seed(path: Path) -> bytes:
     """Read the seed, or make it on first use. Two servers starting at once agree on the same one."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(fd, "wb") as file:
-        seed = secrets.token_bytes(_SEED_BYTES)
-        file.write(seed)
-        file.flush()
-        os.fsync(file.fileno())
-    return seed
+    return path.read_bytes() if path.exists() else durable.write_once(path, secrets.token_bytes(_SEED_BYTES))

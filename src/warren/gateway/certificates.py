@@ -1,7 +1,6 @@
 """The server's own certificate authority and its certificate for the names of all sandboxes."""
 
 import contextlib
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from warren import durable
 from warren.model import limits
 from warren.model.errors import BadRequest
 
 _SYSTEM_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+_PUBLIC = 0o644
 _Key = ec.EllipticCurvePrivateKey
 
 
@@ -185,8 +186,8 @@ def _store(certificate_file: Path, key_file: Path, pair: tuple[x509.Certificate,
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _replace(key_file, secret, 0o600)
-    _replace(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    durable.write(key_file, secret)
+    durable.write(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), _PUBLIC)
 
 
 def _write_bundle(files: TlsFiles) -> None:
@@ -195,12 +196,4 @@ def _write_bundle(files: TlsFiles) -> None:
     source = next(filter(found, (_SYSTEM_BUNDLE, system)), None)
     text = (source.read_bytes().rstrip() + b"\n" if source else b"") + files.ca.read_bytes()
     if not files.bundle.exists() or files.bundle.read_bytes() != text:
-        _replace(files.bundle, text, 0o644)
-
-
-def _replace(file: Path, content: bytes, mode: int) -> None:
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as opened:
-        os.fchmod(opened.fileno(), mode)
-        opened.write(content)
-    partial.rename(file)
+        durable.write(files.bundle, text, _PUBLIC)

@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import URL, ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from warren import durable
 from warren.model import limits
 from warren.model.errors import AlreadyExists, NotFound, Unavailable
 from warren.model.sandbox import Desired, State
@@ -84,8 +85,8 @@ def backup(url: str, target: Path) -> int:
                 _copy_sqlite(Path(source.database or ""), partial)
         else:
             _dump_postgres(source, partial)
-        _sync(partial)
-        partial.rename(target)
+        durable.flush([partial])
+        durable.rename(partial, target)
     return target.stat().st_size
 
 
@@ -169,11 +170,3 @@ def _dump_postgres(source: URL, target: Path) -> None:
         raise Unavailable(f"cannot back up: pg_dump was not done in {limits.BACKUP_DEADLINE_S} s") from None
     if done.returncode:
         raise Unavailable(f"cannot back up: {done.stderr.strip()[:500]}")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -4,11 +4,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-import threading
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from warren import durable
 from warren.engine.oci.process import boot_id
 from warren.model.errors import EngineFailed, Unavailable
 from warren.settings import Settings
@@ -78,9 +78,7 @@ class Places:
     def note_boot(self) -> None:
         """Not before the first new sandbox: until then a restart may have yet to be told from the last boot's rows."""
         if not (self.boot.exists() and self.is_of_this_boot()):
-            fresh = self.state / f".boot.{threading.get_native_id()}"
-            fresh.write_text(boot_id())
-            fresh.rename(self.boot)
+            durable.write(self.boot, boot_id())
 
     def make(self) -> None:
         """All of them, for root only: a sandbox's layer is nobody else's to read."""

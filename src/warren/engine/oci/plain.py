@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from warren.durable import files_below, flush
 from warren.engine.oci.digest import digest_of
-from warren.engine.oci.durable import files_below, flush
 from warren.engine.oci.manifest import PARTS, Manifest, Piece
 from warren.model.errors import CheckpointUnusable
 from warren.model.snapshot import SnapshotKind

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from warren import durable
 from warren.engine.oci.process import ProcessId
 from warren.model.sandbox import Resources
 
@@ -48,9 +49,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """In one step: a crash leaves the old file or the new one."""
-        fresh = folder / f".{FILE}"
-        fresh.write_text(json.dumps(asdict(self)))
-        fresh.rename(folder / FILE)
+        durable.write(folder / FILE, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from warren.engine.oci.durable import erase, flush, rename
+from warren.durable import erase, flush, rename
 from warren.engine.oci.manifest import Manifest
 from warren.engine.oci.plain import Plain
 from warren.engine.oci.sealed import Key

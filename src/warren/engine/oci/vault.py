@@ -12,8 +12,8 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
+from warren.durable import erase, files_below, flush
 from warren.engine.oci import libc
-from warren.engine.oci.durable import erase, files_below, flush
 from warren.engine.oci.manifest import PARTS, Manifest, Piece
 from warren.engine.oci.plain import parts_of
 from warren.engine.oci.sealed import Damaged, FileCipher, Key, new_key
