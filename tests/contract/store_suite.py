@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from warren.contracts.store import LogQuery, SandboxQuery, Store
+from warren.contracts.store import IdempotencyKey, KeyHolder, LogQuery, SandboxQuery, Store
 from warren.model import limits
-from warren.model.errors import AlreadyExists
+from warren.model.errors import AlreadyExists, IdempotencyInFlight
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.pause import Lifecycle
 from warren.model.policy import NetworkPolicy
@@ -206,7 +206,7 @@ class StoreSuite:
         await store.add_sandbox(row, MANY)
         moved = await store.move(row.id, ALL_STATES, to)
         if to in TRANSITIONS[state]:
-            assert moved == replace(row, state=to, desired=Desired.GONE if to is State.KILLING else row.desired)
+            assert moved == replace(row, state=to)
             assert await store.sandbox(PROJECT.id, row.id) == moved
         else:
             assert moved is None
@@ -243,6 +243,19 @@ class StoreSuite:
         gone = await store.sandbox(PROJECT.id, row.id)
         assert gone == replace(row, state=State.GONE, end_reason=EndReason.DIED, ended_at=T0)
         assert await store.live_sandboxes(HOME.id) == []
+
+    @pytest.mark.parametrize("state", State)
+    async def test_a_kill_says_why_and_that_stays_the_reason(self, store: Store, state: State) -> None:
+        row = sandbox(state=state)
+        await store.add_sandbox(row, MANY)
+        killing = replace(row, state=State.KILLING, desired=Desired.GONE, end_reason=EndReason.EXPIRED)
+        assert await store.mark_killing(row.id, EndReason.EXPIRED) == (killing if state.can_kill else None)
+        assert await store.mark_killing(row.id, EndReason.KILLED) is None
+        assert await store.mark_killing("unknown", EndReason.KILLED) is None
+        if state.can_kill:
+            assert await store.mark_gone(row.id, EndReason.KILLED, T0)
+            gone = replace(killing, state=State.GONE, ended_at=T0)
+            assert await store.sandbox(PROJECT.id, row.id) == gone
 
     async def test_a_deadline_moves_and_with_only_extend_never_nearer(self, store: Store) -> None:
         row = sandbox()
@@ -440,36 +453,49 @@ class StoreSuite:
 
     # --- idempotency ---------------------------------------------------------------------------------------
 
-    async def test_a_key_is_claimed_once_and_remembers_the_result(self, store: Store) -> None:
-        assert await store.claim(PROJECT.id, "k", "digest", T0) is None
-        assert await store.claim(OTHER.id, "k", "digest", T0) is None
-        held = await store.claim(PROJECT.id, "k", "other digest", T0 + SECOND)
-        assert held is not None and (held.body_digest, held.sandbox_id) == ("digest", None)
-        await store.settle(PROJECT.id, "k", "i1")
-        held = await store.claim(PROJECT.id, "k", "digest", T0 + SECOND)
-        assert held is not None and held.sandbox_id == "i1"
+    async def test_a_key_is_held_by_the_sandbox_that_came_with_it(self, store: Store) -> None:
+        assert await store.key_holder(PROJECT.id, "k", T0) is None
+        assert await store.add_sandbox(sandbox(1), MANY, IdempotencyKey("k", "digest"))
+        assert await store.key_holder(PROJECT.id, "k", T0) == KeyHolder("digest", sandbox(1).id)
+        assert await store.key_holder(OTHER.id, "k", T0) is None
+        await store.mark_gone(sandbox(1).id, EndReason.KILLED, T0)
+        assert await store.key_holder(PROJECT.id, "k", T0) == KeyHolder("digest", sandbox(1).id)
 
-    async def test_a_released_key_can_be_claimed_again(self, store: Store) -> None:
-        await store.claim(PROJECT.id, "k", "digest", T0)
-        await store.settle(PROJECT.id, "k", None)
-        await store.settle(PROJECT.id, "unknown", None)
-        await store.settle(PROJECT.id, "unknown", "i1")
-        assert await store.claim(PROJECT.id, "k", "digest 2", T0) is None
+    async def test_a_key_that_is_held_lets_no_other_sandbox_in(self, store: Store) -> None:
+        key = IdempotencyKey("k", "digest")
+        assert await store.add_sandbox(sandbox(1), 1, key)
+        with pytest.raises(IdempotencyInFlight):
+            await store.add_sandbox(sandbox(2), 1, key)
+        assert await store.sandbox(PROJECT.id, sandbox(2).id) is None
+        assert await store.add_sandbox(sandbox(1), 1, key), "the same again is a retry"
+        assert await store.add_sandbox(sandbox(3, project=OTHER), 1, key)
 
-    async def test_of_many_claims_at_once_one_wins(self, store: Store) -> None:
-        claims = await asyncio.gather(*(store.claim(PROJECT.id, "k", str(n), T0) for n in range(20)))
-        assert sum(claim is None for claim in claims) == 1
-        assert len({claim.body_digest for claim in claims if claim is not None}) == 1
+    async def test_of_many_with_one_key_one_wins(self, store: Store) -> None:
+        adds = (store.add_sandbox(sandbox(n), MANY, IdempotencyKey("k", str(n))) for n in range(20))
+        outcomes = await asyncio.gather(*adds, return_exceptions=True)
+        assert outcomes.count(True) == 1
+        assert sum(isinstance(outcome, IdempotencyInFlight) for outcome in outcomes) == 19
 
-    async def test_claims_are_forgotten_after_their_time(self, store: Store) -> None:
-        kept = timedelta(seconds=limits.IDEMPOTENCY_TTL_S)
-        await store.claim(PROJECT.id, "settled", "d", T0)
-        await store.settle(PROJECT.id, "settled", "i1")
-        assert await store.claim(PROJECT.id, "settled", "d", T0 + kept) is not None
-        assert await store.claim(PROJECT.id, "settled", "d", T0 + kept + SECOND) is None
+    async def test_a_key_without_room_for_its_sandbox_stays_free(self, store: Store) -> None:
+        assert not await store.add_sandbox(sandbox(1), 0, IdempotencyKey("k", "d"))
+        assert await store.key_holder(PROJECT.id, "k", T0) is None
 
-    async def test_a_claim_whose_server_died_does_not_block_for_a_day(self, store: Store) -> None:
-        create = timedelta(seconds=limits.CREATE_DEADLINE_S)
-        await store.claim(PROJECT.id, "k", "d", T0)
-        assert await store.claim(PROJECT.id, "k", "d", T0 + create) is not None
-        assert await store.claim(PROJECT.id, "k", "d", T0 + 2 * create + SECOND) is None
+    async def test_a_start_that_failed_frees_its_key(self, store: Store) -> None:
+        await store.add_sandbox(sandbox(1, state=State.CREATING), MANY, IdempotencyKey("k", "d"))
+        await store.mark_gone(sandbox(1).id, EndReason.FAILED_TO_START, T0)
+        assert await store.key_holder(PROJECT.id, "k", T0) is None
+        assert await store.add_sandbox(sandbox(2), MANY, IdempotencyKey("k", "other"))
+        assert await store.key_holder(PROJECT.id, "k", T0) == KeyHolder("other", sandbox(2).id)
+
+    async def test_keys_are_free_again_after_their_time(self, store: Store) -> None:
+        kept = sandbox(1).created_at + timedelta(seconds=limits.IDEMPOTENCY_TTL_S)
+        await store.add_sandbox(sandbox(1), MANY, IdempotencyKey("k", "d"))
+        assert await store.key_holder(PROJECT.id, "k", kept) is not None
+        assert await store.key_holder(PROJECT.id, "k", kept + SECOND) is None
+        assert await store.add_sandbox(sandbox(2, created_at=kept + SECOND), MANY, IdempotencyKey("k", "d"))
+
+    async def test_a_create_whose_server_died_does_not_block_its_key_for_a_day(self, store: Store) -> None:
+        row, create = sandbox(1, state=State.CREATING), timedelta(seconds=limits.CREATE_DEADLINE_S)
+        await store.add_sandbox(row, MANY, IdempotencyKey("k", "d"))
+        assert await store.key_holder(PROJECT.id, "k", row.created_at + create) is not None
+        assert await store.key_holder(PROJECT.id, "k", row.created_at + 2 * create + SECOND) is None

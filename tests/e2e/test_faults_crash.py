@@ -18,7 +18,7 @@ POINTS = (
     ("expire", CrashPoint("after", "engine.destroy")),
     ("set_timeout", CrashPoint("after", "store.set_deadline")),
     ("set_network", CrashPoint("after", "engine.set_egress")),
-    ("adopt_the_dead", CrashPoint("after", "store.move")),
+    ("adopt_the_dead", CrashPoint("after", "store.mark_killing")),
 )
 
 

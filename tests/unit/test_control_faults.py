@@ -12,7 +12,7 @@ from warren.control import clock as clock_module
 from warren.control import supervision
 from warren.control.identity import load_identity
 from warren.model.errors import EngineFailed, NoSpace
-from warren.model.sandbox import EndReason, State
+from warren.model.sandbox import EndReason
 
 pytestmark = pytest.mark.anyio
 
@@ -54,14 +54,14 @@ async def test_kill_works_on_a_full_disk_for_the_sandbox_may_be_what_fills_it(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox, filler = await create(server), await create(server)
-    real = server.store.move
+    real = server.store.mark_killing
 
-    async def move(sandbox_id: str, expected: frozenset[State], to: State) -> object:
+    async def mark_killing(sandbox_id: str, reason: EndReason) -> object:
         if filler in {placement.id for placement in await server.engine.list()}:
             raise NoSpace
-        return await real(sandbox_id, expected, to)
+        return await real(sandbox_id, reason)
 
-    monkeypatch.setattr(server.store, "move", move)
+    monkeypatch.setattr(server.store, "mark_killing", mark_killing)
     assert (await server.client.delete(f"/sandboxes/{filler}")).status_code == 204
     assert await ended(server, filler) is EndReason.KILLED
     assert (await server.client.get(f"/sandboxes/{sandbox}")).status_code == 200
@@ -74,7 +74,7 @@ async def test_an_end_that_cannot_be_written_down_is_made_up_for(
     sandbox = await create(server)
     with monkeypatch.context() as broken:
         broken.setattr(server.store, "mark_gone", _full)
-        broken.setattr(server.store, "move", _full)
+        broken.setattr(server.store, "mark_killing", _full)
         answer = await server.client.delete(f"/sandboxes/{sandbox}")
         assert answer.status_code == 507
         assert await server.engine.list() == []

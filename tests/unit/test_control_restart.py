@@ -1,6 +1,7 @@
 """A new server over the same store and engine: adopts what runs, finishes what was half done, clears the rest."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tests.unit.api_server import BASE
 from tests.unit.waiting import eventually
 from warren.audit.memory import MemoryAudit
 from warren.contracts.engine import SandboxSpec
+from warren.contracts.store import IdempotencyKey, LogQuery
 from warren.control import supervision
 from warren.control.sandbox_start import StartRequest
 from warren.control.work import Work
@@ -109,7 +111,7 @@ async def test_one_row_that_cannot_be_finished_does_not_keep_the_server_from_sta
         raise Busy
 
     with monkeypatch.context() as broken:
-        broken.setattr(machine.store, "move", locked)
+        broken.setattr(machine.store, "mark_killing", locked)
         async with machine.server() as control:
             assert control.live.find(other.id) is not None
             broken.undo()
@@ -143,6 +145,32 @@ async def test_half_done_work_is_cleared(machine: Machine, state: State) -> None
     async with machine.server():
         assert (await machine.row(half)).state is State.GONE
         assert [placement.id for placement in await machine.engine.list()] == [whole.id]
+
+
+async def test_an_end_that_broke_off_is_finished_for_its_own_reason(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        await machine.store.mark_killing(sandbox.id, EndReason.EXPIRED)
+    async with machine.server():
+        row = await machine.row(sandbox)
+        assert (row.state, row.end_reason) == (State.GONE, EndReason.EXPIRED)
+        assert [line.message for line in await machine.store.logs(row.id, LogQuery())] == ["sandbox ended: expired"]
+
+
+async def test_a_create_that_a_crash_cut_off_frees_its_idempotency_key_at_once(machine: Machine) -> None:
+    async with machine.server() as control:
+        whole = await machine.sandbox(control)
+        half = replace(whole, id="i" + "b" * 20, state=State.CREATING)
+        await machine.store.add_sandbox(half, 100, IdempotencyKey("k", hashlib.sha256(b"body").hexdigest()))
+    async with machine.server() as control:
+        first, again = [await _create_once(control) for _ in range(2)]
+        assert first.id == again.id != half.id
+
+
+async def _create_once(control: Control) -> Sandbox:
+    project = await control.context.keys.default_project()
+    request = StartRequest(template=BASE, timeout_s=300)
+    return (await control.context.sandboxes.create_once(project, request, "k", b"body")).sandbox
 
 
 async def test_a_sandbox_that_no_record_names_is_destroyed(machine: Machine) -> None:

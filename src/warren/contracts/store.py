@@ -67,11 +67,19 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class IdempotencyRecord:
-    """`sandbox_id` is None while the first request is still being worked on."""
+class IdempotencyKey:
+    """What a caller sent with a create, and the digest of that request."""
+
+    key: str
+    body_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """The sandbox that was created, or is being created, under an idempotency key."""
 
     body_digest: str
-    sandbox_id: str | None
+    sandbox_id: str
 
 
 class Projects(Protocol):
@@ -107,10 +115,11 @@ class Projects(Protocol):
 
 
 class Sandboxes(Protocol):
-    async def add_sandbox(self, sandbox: Sandbox, quota: int) -> bool:
+    async def add_sandbox(self, sandbox: Sandbox, quota: int, key: IdempotencyKey | None = None) -> bool:
         """Insert, unless `quota` places of the project are held already (then False): one transaction, no race.
 
-        See `model.sandbox.Sandbox.holds_place`.
+        See `model.sandbox.Sandbox.holds_place`. From then on the sandbox holds `key`; raises IdempotencyInFlight when
+        another one does.
         """
         ...
 
@@ -143,7 +152,7 @@ class Sandboxes(Protocol):
     async def move(self, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
         """Compare-and-set of the observed state along `model.sandbox.TRANSITIONS`.
 
-        Returns the new row, or None when the state was not one of `expected`. Killing also sets desired to gone.
+        Returns the new row, or None when the state was not one of `expected`.
         """
         ...
 
@@ -151,8 +160,15 @@ class Sandboxes(Protocol):
         """creating -> running, with the times that count from now on; None when it is not creating any more."""
         ...
 
+    async def mark_killing(self, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+        """Any state that can be killed -> killing, for this reason, and desired to gone; None when it was another."""
+        ...
+
     async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
-        """Any live state -> gone. Idempotent: the first reason stays. Whether it was this call that did it."""
+        """Any live state -> gone. Idempotent: the first reason stays, also that of `mark_killing`.
+
+        Whether it was this call that did it.
+        """
         ...
 
     async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
@@ -305,12 +321,8 @@ class Observations(Protocol):
 
 
 class Idempotency(Protocol):
-    async def claim(self, project_id: str, key: str, body_digest: str, at: datetime) -> IdempotencyRecord | None:
-        """None: the key is now ours. Otherwise what the first request left. Forgets records older than the TTL."""
-        ...
-
-    async def settle(self, project_id: str, key: str, sandbox_id: str | None) -> None:
-        """Remember the result, or with None release the key so that a retry may try again."""
+    async def key_holder(self, project_id: str, key: str, at: datetime) -> KeyHolder | None:
+        """None when the key is free: not used within the TTL, or for a start that failed or was abandoned."""
         ...
 
 

@@ -16,14 +16,13 @@ from warren.control.work import Work
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import NoSpace, WarrenError
 from warren.model.observation import Level, LogEntry
-from warren.model.sandbox import EndReason, Sandbox, State
+from warren.model.sandbox import EndReason, Sandbox
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
 _DESTROY_ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.5
-_KILLABLE = frozenset(state for state in State if state.can_kill)
 
 
 class Ending:
@@ -61,16 +60,16 @@ class Ending:
             raise
 
     async def resume(self, sandbox_id: str, reason: EndReason) -> bool:
-        """Finish an end that broke off: the row says `killing`, and nobody here is at it."""
+        """Finish an end that broke off: nobody here is at it. `reason_of` tells that of a row."""
         return await self._joined(sandbox_id, self._finish, reason)
 
     def owe(self, sandbox_id: str, reason: EndReason) -> None:
         """This end has to come to pass, and cannot at the moment."""
         self._owed.setdefault(sandbox_id, reason)
 
-    def settle_debts(self, killing: Iterable[str]) -> None:
+    def settle_debts(self, killing: Iterable[Sandbox]) -> None:
         """Try what is owed once more, and the ends of sandboxes whose row says `killing`."""
-        for sandbox_id, reason in ({key: EndReason.KILLED for key in killing} | self._owed).items():
+        for sandbox_id, reason in ({row.id: reason_of(row) for row in killing} | self._owed).items():
             self._work.spawn(self.resume(sandbox_id, reason), f"end {sandbox_id} again")
 
     async def _joined(
@@ -86,7 +85,7 @@ class Ending:
     async def _end(self, sandbox_id: str, reason: EndReason) -> bool:
         ending: Sandbox | None = None
         try:
-            ending = await self._store.move(sandbox_id, _KILLABLE, State.KILLING)
+            ending = await self._store.mark_killing(sandbox_id, reason)
             if ending is None:
                 return False
         except NoSpace:
@@ -130,3 +129,8 @@ class Ending:
                 if attempt == _DESTROY_ATTEMPTS:
                     raise
                 await asyncio.sleep(_RETRY_PAUSE_S)
+
+
+def reason_of(killing: Sandbox) -> EndReason:
+    """Why its end began; rows of earlier versions do not say."""
+    return killing.end_reason or EndReason.KILLED

@@ -12,7 +12,7 @@ import structlog
 
 from warren.contracts.clock import Clock, Ids
 from warren.contracts.engine import Engine, Placement, Restore
-from warren.contracts.store import Store
+from warren.contracts.store import IdempotencyKey, Store
 from warren.control.launching import Launcher, Owner
 from warren.control.sandbox_end import Ending
 from warren.control.spares import SPARE_EGRESS, Spare, Spares
@@ -72,6 +72,7 @@ class StartRequest:
     envs: Mapping[str, str] | None = field(default_factory=dict[str, str])
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     origin: Origin | None = None
+    key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,9 @@ class Starting:
     async def start(self, project: Project, request: StartRequest) -> Sandbox:
         """Create a sandbox and return it running.
 
-        Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, EngineFailed. Goes on
-        to its end when the caller goes away: a retry with the same Idempotency-Key then finds the sandbox.
+        Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, EngineFailed, and
+        IdempotencyInFlight. Goes on to its end when the caller goes away: a retry with the same key then finds the
+        sandbox.
         """
         since, runtime = time.perf_counter(), self._runtime(request)
         with steps.listening(partial(self._step_done, runtime)):
@@ -156,7 +158,7 @@ class Starting:
         sandbox = self._planned(project, request, kind, self._ids.sandbox_id() if spare is None else spare.id)
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
-        if not await self._store.add_sandbox(sandbox, project.limits.sandboxes):
+        if not await self._store.add_sandbox(sandbox, project.limits.sandboxes, request.key):
             raise LimitReached(
                 f"cannot start another sandbox: the project's limit of {project.limits.sandboxes} sandboxes at once "
                 "(sandboxes) is reached; kill one or raise the limit"

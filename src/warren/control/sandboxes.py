@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
-from warren.contracts.store import SandboxQuery, Store
+from warren.contracts.store import IdempotencyKey, SandboxQuery, Store
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking, ForkRequest
 from warren.control.live import LiveSandboxes
@@ -91,27 +91,18 @@ class Sandboxes:
         Raises IdempotencyInFlight while the first request is at work, IdempotencyMismatch for another body.
         """
         digest = hashlib.sha256(body).hexdigest()
-        record = await self._store.claim(project.id, key, digest, self._clock.now())
-        if record is None:
-            return await self._create_claimed(project, request, key)
-        if record.body_digest != digest:
+        holder = await self._store.key_holder(project.id, key, self._clock.now())
+        if holder is None:
+            return await self.create(project, dataclasses.replace(request, key=IdempotencyKey(key, digest)))
+        if holder.body_digest != digest:
             raise IdempotencyMismatch
-        if record.sandbox_id is None:
-            raise IdempotencyInFlight
-        first = await self._store.sandbox(project.id, record.sandbox_id)
+        first = await self._store.sandbox(project.id, holder.sandbox_id)
         if first is None:
-            raise SandboxNotFound.of(record.sandbox_id)
+            raise SandboxNotFound.of(holder.sandbox_id)
+        if first.state is State.CREATING:
+            raise IdempotencyInFlight
         await self._elsewhere.refuse(first)
         return self.admission(first)
-
-    async def _create_claimed(self, project: Project, request: StartRequest, key: str) -> Admission:
-        try:
-            admission = await self.create(project, request)
-        except BaseException:
-            await self._store.settle(project.id, key, None)
-            raise
-        await self._store.settle(project.id, key, admission.sandbox.id)
-        return admission
 
     async def get(self, project: Project, sandbox_id: str) -> Admission:
         return self.admission(await self._visible(project, sandbox_id))

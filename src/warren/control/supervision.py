@@ -13,7 +13,7 @@ from warren.control.checkpoints import Checkpoints
 from warren.control.live import LiveSandboxes
 from warren.control.pausing import Pausing, is_frozen
 from warren.control.resuming import Resuming
-from warren.control.sandbox_end import Ending
+from warren.control.sandbox_end import Ending, reason_of
 from warren.control.watches import LONGEST_NAP_S, Watches
 from warren.control.work import Work
 from warren.model import limits
@@ -70,7 +70,7 @@ class Supervision:
             # The last server may have ended between the engine's rules and the record of them.
             await self._engine.set_egress(sandbox.id, sandbox.network.egress())
         elif sandbox.state is State.KILLING:
-            await self._ending.resume(sandbox.id, EndReason.KILLED)
+            await self._ending.resume(sandbox.id, reason_of(sandbox))
         elif sandbox.state.is_asleep and await self._pausing.recover(sandbox, placement):
             log.info("paused sandbox found", sandbox=sandbox.id)
         else:
@@ -153,7 +153,7 @@ class Supervision:
         """What a failure left behind, and what was given up while this server could not reach the store."""
         routed = {route.sandbox_id for route in self._live.all()}
         known = await self._store.live_sandboxes(self._server_id)
-        self._ending.settle_debts(sandbox.id for sandbox in known if sandbox.state is State.KILLING)
+        self._ending.settle_debts(sandbox for sandbox in known if sandbox.state is State.KILLING)
         for sandbox_id in routed - {sandbox.id for sandbox in known}:
             self._work.spawn(self._ending.resume(sandbox_id, EndReason.LOST), f"sweep {sandbox_id}")
         await self._mend(known)

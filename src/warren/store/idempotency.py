@@ -1,41 +1,42 @@
-"""Rows of idempotency keys."""
+"""Which sandbox holds an idempotency key."""
 
 from datetime import datetime
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import and_, delete, insert, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from warren.contracts.store import IdempotencyRecord
-from warren.model.errors import Busy
+from warren.contracts.store import IdempotencyKey, KeyHolder
+from warren.model.sandbox import EndReason, Sandbox, State
 from warren.store import schema
-from warren.store.database import insert_new
-from warren.store.retention import CLAIM_ABANDONED, CLAIM_KEPT
+from warren.store.retention import CREATE_ABANDONED, KEY_KEPT
 
-_ATTEMPTS = 3
-"""Between the insert that lost and the look at the winner, the winner can release its key (Postgres only)."""
-
-_COLUMNS = schema.idempotency.c
+_COLUMNS, _SANDBOXES = schema.idempotency.c, schema.sandboxes.c
 
 
-async def claim(
-    connection: AsyncConnection, project_id: str, key: str, body_digest: str, at: datetime
-) -> IdempotencyRecord | None:
-    abandoned = and_(_COLUMNS.sandbox_id.is_(None), _COLUMNS.claimed_at < at - CLAIM_ABANDONED)
-    await connection.execute(delete(schema.idempotency).where(or_(_COLUMNS.claimed_at < at - CLAIM_KEPT, abandoned)))
-    for _ in range(_ATTEMPTS):
-        row = {"project_id": project_id, "key": key, "body_digest": body_digest, "claimed_at": at}
-        inserted = await connection.execute(insert_new(connection, schema.idempotency).values(row))
-        if inserted.rowcount > 0:
-            return None
-        held = select(schema.idempotency).where(_COLUMNS.project_id == project_id, _COLUMNS.key == key)
-        if (found := (await connection.execute(held)).one_or_none()) is not None:
-            return IdempotencyRecord(found.body_digest, found.sandbox_id)
-    raise Busy("cannot claim the Idempotency-Key: others keep taking and releasing it; try again")
+async def holder(connection: AsyncConnection, project_id: str, key: str, at: datetime) -> KeyHolder | None:
+    # Rows of earlier versions can be without a sandbox: of creates that were under way when their server ended.
+    creating, failed = State.CREATING.value, EndReason.FAILED_TO_START.value
+    given_up = or_(
+        and_(_SANDBOXES.state == creating, _SANDBOXES.created_at < at - CREATE_ABANDONED),
+        and_(_SANDBOXES.end_reason.is_not(None), _SANDBOXES.end_reason == failed),
+    )
+    held = select(_COLUMNS.body_digest, _COLUMNS.sandbox_id).join_from(
+        schema.idempotency, schema.sandboxes, _SANDBOXES.id == _COLUMNS.sandbox_id
+    )
+    held = held.where(_COLUMNS.project_id == project_id, _COLUMNS.key == key)
+    held = held.where(_COLUMNS.claimed_at >= at - KEY_KEPT, not_(given_up))
+    found = (await connection.execute(held)).one_or_none()
+    return None if found is None else KeyHolder(found.body_digest, found.sandbox_id)
 
 
-async def settle(connection: AsyncConnection, project_id: str, key: str, sandbox_id: str | None) -> None:
-    mine = and_(_COLUMNS.project_id == project_id, _COLUMNS.key == key)
-    if sandbox_id is None:
-        await connection.execute(delete(schema.idempotency).where(mine))
-    else:
-        await connection.execute(update(schema.idempotency).where(mine).values(sandbox_id=sandbox_id))
+async def hold(connection: AsyncConnection, sandbox: Sandbox, key: IdempotencyKey) -> None:
+    """The key is free, and nobody else can take it meanwhile."""
+    mine = and_(_COLUMNS.project_id == sandbox.project_id, _COLUMNS.key == key.key)
+    old = _COLUMNS.claimed_at < sandbox.created_at - KEY_KEPT
+    await connection.execute(delete(schema.idempotency).where(or_(mine, old)))
+    await connection.execute(
+        insert(schema.idempotency).values(
+            project_id=sandbox.project_id, key=key.key, body_digest=key.body_digest,
+            sandbox_id=sandbox.id, claimed_at=sandbox.created_at,
+        )
+    )  # fmt: skip

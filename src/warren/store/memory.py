@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery
+from warren.contracts.store import IdempotencyKey, KeyHolder, LogQuery, SandboxQuery
 from warren.model import limits
-from warren.model.errors import AlreadyExists
+from warren.model.errors import AlreadyExists, IdempotencyInFlight
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.project import ApiKey, Project
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
 from warren.store.memory_secrets import MemorySecrets
 from warren.store.memory_templates import MemoryTemplates
-from warren.store.retention import CLAIM_ABANDONED, CLAIM_KEPT, METRICS_KEPT
+from warren.store.retention import CREATE_ABANDONED, KEY_KEPT, METRICS_KEPT
 
 _SEVERITY = {level: rank for rank, level in enumerate(Level)}
 
@@ -28,7 +28,7 @@ class MemoryStore(MemoryTemplates, MemorySecrets):
         self._servers: dict[str, Server] = {}
         self._metrics: defaultdict[str, dict[datetime, Metric]] = defaultdict(dict)
         self._logs: defaultdict[str, deque[LogEntry]] = defaultdict(lambda: deque(maxlen=limits.LOGS_KEPT_PER_SANDBOX))
-        self._claims: dict[tuple[str, str], tuple[datetime, IdempotencyRecord]] = {}
+        self._keyed: dict[tuple[str, str], tuple[datetime, KeyHolder]] = {}
 
     async def open(self) -> None: ...
 
@@ -81,15 +81,19 @@ class MemoryStore(MemoryTemplates, MemorySecrets):
 
     # --- sandboxes -----------------------------------------------------------------------------------------
 
-    async def add_sandbox(self, sandbox: Sandbox, quota: int) -> bool:
+    async def add_sandbox(self, sandbox: Sandbox, quota: int, key: IdempotencyKey | None = None) -> bool:
         if (present := self._sandboxes.get(sandbox.id)) is not None:
             if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
                 return True
             raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
+        if key is not None and await self.key_holder(sandbox.project_id, key.key, sandbox.created_at):
+            raise IdempotencyInFlight
         if sum(1 for other in self._of(sandbox.project_id) if other.holds_place) >= quota:
             return False
         self._sandboxes[sandbox.id] = sandbox
         self._count_spawn(sandbox)
+        if key is not None:
+            self._keyed[sandbox.project_id, key.key] = (sandbox.created_at, KeyHolder(key.body_digest, sandbox.id))
         return True
 
     async def sandbox(self, project_id: str, sandbox_id: str) -> Sandbox | None:
@@ -125,8 +129,7 @@ class MemoryStore(MemoryTemplates, MemorySecrets):
         row = self._sandboxes.get(sandbox_id)
         if row is None or row.state not in expected or to not in TRANSITIONS[row.state]:
             return None
-        desired = Desired.GONE if to is State.KILLING else row.desired
-        return self._put(replace(row, state=to, desired=desired))
+        return self._put(replace(row, state=to))
 
     async def mark_running(self, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)
@@ -134,11 +137,17 @@ class MemoryStore(MemoryTemplates, MemorySecrets):
             return None
         return self._put(replace(row, state=State.RUNNING, started_at=started_at, expires_at=expires_at))
 
+    async def mark_killing(self, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+        row = self._sandboxes.get(sandbox_id)
+        if row is None or not row.state.can_kill:
+            return None
+        return self._put(replace(row, state=State.KILLING, desired=Desired.GONE, end_reason=reason))
+
     async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
         row = self._sandboxes.get(sandbox_id)
         if row is None or not row.state.is_live:
             return False
-        self._put(replace(row, state=State.GONE, end_reason=reason, ended_at=at))
+        self._put(replace(row, state=State.GONE, end_reason=row.end_reason or reason, ended_at=at))
         return True
 
     async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
@@ -240,23 +249,13 @@ class MemoryStore(MemoryTemplates, MemorySecrets):
 
     # --- idempotency ---------------------------------------------------------------------------------------
 
-    async def claim(self, project_id: str, key: str, body_digest: str, at: datetime) -> IdempotencyRecord | None:
-        for claimed, (since, record) in list(self._claims.items()):
-            if since < at - (CLAIM_KEPT if record.sandbox_id is not None else CLAIM_ABANDONED):
-                del self._claims[claimed]
-        if (held := self._claims.get((project_id, key))) is not None:
-            return held[1]
-        self._claims[project_id, key] = (at, IdempotencyRecord(body_digest, None))
-        return None
-
-    async def settle(self, project_id: str, key: str, sandbox_id: str | None) -> None:
-        held = self._claims.get((project_id, key))
-        if held is None:
-            return
-        if sandbox_id is None:
-            del self._claims[project_id, key]
-        else:
-            self._claims[project_id, key] = (held[0], replace(held[1], sandbox_id=sandbox_id))
+    async def key_holder(self, project_id: str, key: str, at: datetime) -> KeyHolder | None:
+        since, holder = self._keyed.get((project_id, key), (at, None))
+        sandbox = None if holder is None else self._sandboxes.get(holder.sandbox_id)
+        if sandbox is None or since < at - KEY_KEPT or sandbox.end_reason is EndReason.FAILED_TO_START:
+            return None
+        is_abandoned = sandbox.state is State.CREATING and sandbox.created_at < at - CREATE_ABANDONED
+        return None if is_abandoned else holder
 
 
 def _position(row: Sandbox) -> tuple[datetime, str]:

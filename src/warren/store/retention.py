@@ -8,9 +8,9 @@ METRICS_KEPT = timedelta(seconds=limits.METRICS_KEPT_PER_SANDBOX * limits.METRIC
 """Samples older than this, counted from the newest, are dropped. By time and not by count: a count would have to
 read the whole day's index of every sandbox at each sample."""
 
-CLAIM_KEPT = timedelta(seconds=limits.IDEMPOTENCY_TTL_S)
-"""A settled idempotency key is forgotten after this."""
+KEY_KEPT = timedelta(seconds=limits.IDEMPOTENCY_TTL_S)
+"""An idempotency key is free again after this, and not before its sandbox's row is forgotten (`limits.GONE_KEPT_S`)."""
 
-CLAIM_ABANDONED = timedelta(seconds=2 * limits.CREATE_DEADLINE_S)
-"""An unsettled key is free again after this: the create it waits for has passed its own deadline long ago, so the
-server that worked on it is gone. Without it, a crash would block the client's retries for a day."""
+CREATE_ABANDONED = timedelta(seconds=2 * limits.CREATE_DEADLINE_S)
+"""A sandbox that is still being created after this has passed its own deadline long ago: its server is gone, and if
+that does not come back to say so, the client's retry need not wait a day for it."""

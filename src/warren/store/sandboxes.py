@@ -23,12 +23,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from warren.contracts.store import SandboxQuery
+from warren.contracts.store import IdempotencyKey, SandboxQuery
 from warren.model import limits
-from warren.model.errors import AlreadyExists
+from warren.model.errors import AlreadyExists, IdempotencyInFlight
 from warren.model.pause import PauseCause, PauseKind
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
-from warren.store import schema
+from warren.store import idempotency, schema
 from warren.store.sandbox_row import from_row, label, network_text, to_row
 
 PRUNE_BATCH = 20
@@ -39,20 +39,24 @@ _COLUMNS = schema.sandboxes.c
 _LABELS = schema.sandbox_labels.c
 _ALIVE = frozenset(state for state in State if state.is_live)
 LIVE = tuple(state.value for state in State if state.is_live)
-_KILLABLE = tuple(state.value for state in State if state.can_kill)
+_KILLABLE = frozenset(state for state in State if state.can_kill)
 
 
-async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int) -> bool:
-    # The lock on the project's row makes count and insert one step on Postgres; on SQLite the transaction does.
+async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int, key: IdempotencyKey | None) -> bool:
+    # The lock on the project's row makes looks and inserts one step on Postgres; on SQLite the transaction does.
     await lock_project(connection, sandbox.project_id)
     present = (await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id))).one_or_none()
     if present is not None:
         if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
             return True  # a retry whose first answer got lost
         raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
+    if key is not None and await idempotency.holder(connection, sandbox.project_id, key.key, sandbox.created_at):
+        raise IdempotencyInFlight
     if await count_holding(connection, sandbox.project_id) >= quota:
         return False
     await connection.execute(insert(_ROWS).values(to_row(sandbox)))
+    if key is not None:
+        await idempotency.hold(connection, sandbox, key)
     labels = [{"pair": label(key, value), "sandbox_id": sandbox.id} for key, value in sandbox.metadata.items()]
     if labels:
         await connection.execute(insert(schema.sandbox_labels), labels)
@@ -139,7 +143,7 @@ async def live(connection: AsyncConnection, server_id: str) -> Sequence[Sandbox]
 async def overdue(connection: AsyncConnection, server_id: str, now: datetime) -> Sequence[Sandbox]:
     idle = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_by == PauseCause.IDLE.value)
     expired = and_(or_(_COLUMNS.state == State.RUNNING.value, idle), _COLUMNS.expires_at <= now)
-    unwanted = and_(_COLUMNS.state.in_(_KILLABLE), _COLUMNS.desired == Desired.GONE.value)
+    unwanted = and_(_COLUMNS.state.in_([state.value for state in _KILLABLE]), _COLUMNS.desired == Desired.GONE.value)
     due = select(_ROWS).where(_COLUMNS.server_id == server_id, or_(expired, unwanted))
     return [from_row(row) for row in await connection.execute(due)]
 
@@ -150,8 +154,7 @@ async def wish_gone(connection: AsyncConnection, sandbox_id: str) -> Sandbox | N
 
 async def move(connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
     allowed = frozenset(state for state in expected if to in TRANSITIONS[state])
-    changes = {"state": to.value} | ({"desired": Desired.GONE.value} if to is State.KILLING else {})
-    return await change(connection, sandbox_id, allowed, changes)
+    return await change(connection, sandbox_id, allowed, {"state": to.value})
 
 
 async def mark_running(
@@ -161,8 +164,14 @@ async def mark_running(
     return await change(connection, sandbox_id, frozenset({State.CREATING}), changes)
 
 
+async def mark_killing(connection: AsyncConnection, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+    changes = {"state": State.KILLING.value, "desired": Desired.GONE.value, "end_reason": reason.value}
+    return await change(connection, sandbox_id, _KILLABLE, changes)
+
+
 async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
-    changes = {"state": State.GONE.value, "end_reason": reason.value, "ended_at": at}
+    first_reason = func.coalesce(_COLUMNS.end_reason, reason.value)
+    changes = {"state": State.GONE.value, "end_reason": first_reason, "ended_at": at}
     return await change(connection, sandbox_id, _ALIVE, changes) is not None
 
 

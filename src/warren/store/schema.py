@@ -319,6 +319,7 @@ idempotency = Table(
     Column("project_id", Text, ForeignKey("projects.id"), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("body_digest", Text, nullable=False),
+    # Null only in rows of earlier versions.
     Column("sandbox_id", Text),
     Column("claimed_at", Instant, nullable=False),
     Index("idempotency_by_time", "claimed_at"),

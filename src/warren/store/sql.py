@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from warren.contracts.store import IdempotencyRecord, LogQuery, SandboxQuery, SecretQuery, SnapshotQuery
+from warren.contracts.store import IdempotencyKey, KeyHolder, LogQuery, SandboxQuery, SecretQuery, SnapshotQuery
 from warren.contracts.template_store import BuildQuery, LineQuery, TemplateQuery
 from warren.model.build import Build, BuildLine, Built
 from warren.model.observation import LogEntry, Metric
@@ -78,8 +78,8 @@ class SqlStore:
 
     # --- sandboxes -----------------------------------------------------------------------------------------
 
-    async def add_sandbox(self, sandbox: Sandbox, quota: int) -> bool:
-        return await self._database.track(sandboxes.add, sandbox, quota)
+    async def add_sandbox(self, sandbox: Sandbox, quota: int, key: IdempotencyKey | None = None) -> bool:
+        return await self._database.track(sandboxes.add, sandbox, quota, key)
 
     async def sandbox(self, project_id: str, sandbox_id: str) -> Sandbox | None:
         return await self._database.read(sandboxes.find, project_id, sandbox_id)
@@ -104,6 +104,9 @@ class SqlStore:
 
     async def mark_running(self, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
         return await self._database.track(sandboxes.mark_running, sandbox_id, started_at, expires_at)
+
+    async def mark_killing(self, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+        return await self._database.track(sandboxes.mark_killing, sandbox_id, reason)
 
     async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
         return await self._database.track(sandboxes.mark_gone, sandbox_id, reason, at)
@@ -292,8 +295,5 @@ class SqlStore:
 
     # --- idempotency ---------------------------------------------------------------------------------------
 
-    async def claim(self, project_id: str, key: str, body_digest: str, at: datetime) -> IdempotencyRecord | None:
-        return await self._database.track(idempotency.claim, project_id, key, body_digest, at)
-
-    async def settle(self, project_id: str, key: str, sandbox_id: str | None) -> None:
-        await self._database.track(idempotency.settle, project_id, key, sandbox_id)
+    async def key_holder(self, project_id: str, key: str, at: datetime) -> KeyHolder | None:
+        return await self._database.read(idempotency.holder, project_id, key, at)

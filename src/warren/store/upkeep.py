@@ -112,14 +112,14 @@ async def _damage(connection: AsyncConnection) -> list[str]:
 
 async def _contradictions(connection: AsyncConnection) -> list[str]:
     gone, live = _SANDBOXES.state == State.GONE.value, _SANDBOXES.state.in_(_LIVE)
-    paused = _SANDBOXES.state == State.PAUSED.value
+    paused, not_ending = _SANDBOXES.state == State.PAUSED.value, _SANDBOXES.state != State.KILLING.value
     known = select(schema.servers.c.id)
     rules: dict[str, ColumnElement[bool]] = {
         "sandboxes are gone without a reason or a time": and_(
             gone, or_(_SANDBOXES.end_reason.is_(None), _SANDBOXES.ended_at.is_(None))
         ),
         "sandboxes are live and have ended": and_(
-            live, or_(_SANDBOXES.end_reason.is_not(None), _SANDBOXES.ended_at.is_not(None))
+            live, or_(_SANDBOXES.ended_at.is_not(None), and_(not_ending, _SANDBOXES.end_reason.is_not(None)))
         ),
         "sandboxes are being killed and wanted at once": and_(
             _SANDBOXES.state == State.KILLING.value, _SANDBOXES.desired != Desired.GONE.value
