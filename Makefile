@@ -2,9 +2,11 @@
 BIN := .venv/bin
 GO = $(CURDIR)/scripts/go
 PYTEST_ARGS ?=
+# Files of tests side by side, for they wait more than they work; each worker has its own servers and addresses.
+SIDE_BY_SIDE = -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-guestd test-server test-e2e attack chaos fuzz check format bench bench-compare lock clean
+.PHONY: help setup demo serve test test-guestd test-server test-e2e test-alone attack chaos fuzz check format bench bench-compare lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,19 +20,23 @@ demo: setup ## start Warren, run a script that uses only the e2b package, stop
 serve: setup ## start the server in the foreground, on the default ports
 	@$(BIN)/warren serve
 
-test: test-guestd test-server test-e2e ## everything: real runtimes, real client, real network; needs root
+test: test-guestd test-server test-e2e test-alone ## everything: real runtimes, real client, real network; needs root
 
 test-guestd: setup
 	$(MAKE) --no-print-directory -C guestd build test GO="$(GO)"
 
 test-server: setup
 	@scripts/setup tests
-	$(BIN)/pytest --ignore=tests/e2e $(PYTEST_ARGS)
+	$(BIN)/pytest --ignore=tests/e2e $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # In a process of its own: the client reads SSL_CERT_FILE once, when it is first used.
 test-e2e: setup
 	@scripts/setup tests
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e -m "not alone" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+# What takes the whole machine, and would starve what runs beside it.
+test-alone: setup
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e -m alone $(PYTEST_ARGS)
 
 TARGET ?= runsc crun
 BOARD := build/board.jsonl

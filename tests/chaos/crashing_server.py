@@ -18,10 +18,11 @@ from typing import Any
 import uvloop
 
 from warren import wiring
-from warren.engine.oci import firewall
+from warren.engine.oci import firewall, shelf
 from warren.engine.oci.crun import Crun
 from warren.engine.oci.record import Record
 from warren.engine.oci.runsc import Runsc
+from warren.engine.oci.shelf import Shelf
 from warren.settings import load
 
 RECORD = "record"
@@ -29,6 +30,9 @@ BACKGROUND = frozenset(
     {"engine.usage", "engine.death", "guest.logs", "guest.check", "store.add_metrics", "store.overdue"}
     | {"store.prune_gone", "store.touch_key", "store.close", "guest.close", "store.sandboxes", "store.sandbox"}
     | {"store.count_running", "store.key_owner", "store.projects", "store.project", "store.logs", "store.beat"}
+    | {"engine.room", "engine.shortage", "engine.memory_excess", "engine.denials", "engine.keeps_memory"}
+    | {"store.servers", "store.home", "store.key_holder", "store.find_template", "store.sleeper", "store.snapshot"}
+    | {"store.snapshots", "store.named_snapshot", "store.snapshot_usage", "store.referenced_checkpoints"}
 )
 """What goes on all the time, or changes nothing: a crash there is one between its neighbours."""
 
@@ -93,8 +97,9 @@ def install(plan: Plan) -> None:
         original = getattr(wiring, name)
         replacement = lambda *given, original=original, point=point: Spied(original(*given), point, plan)  # noqa: E731
         setattr(wiring, name, replacement)
-    steps = ((firewall, "apply", "rules"), (Record, "write", "record"), (Runsc, "start", "runtime"))
-    steps += ((Crun, "start", "runtime"), (Runsc, "delete", "runtime"), (Crun, "delete", "runtime"))
+    steps = [(firewall, "apply", "rules"), (Record, "write", "record")]
+    steps += [(shelf, "rename", "shelf"), (shelf, "erase", "shelf"), (Shelf, "publish", "shelf")]
+    steps += [(kind, verb, "runtime") for kind in (Runsc, Crun) for verb in ("start", "delete", "halt", "save", "wake")]
     for owner, method, point in steps:
         setattr(owner, method, watched(getattr(owner, method), f"{point}.{method}", plan))
 

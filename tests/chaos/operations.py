@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import httpx
 from e2b import Sandbox, SandboxQuery
 
 from tests.e2e.local_server import LocalServer
@@ -42,6 +43,23 @@ def listed(server: LocalServer, **metadata: str) -> set[str]:
     return {info.sandbox_id for info in Sandbox.list(query=query, **server.options).next_items()}
 
 
+def checkpoints(server: LocalServer) -> set[str]:
+    """On the server's disk, whole or not."""
+    return {path.name for path in (server.state / "engine" / "checkpoints").glob("*")}
+
+
+def snapshots(server: LocalServer) -> list[str]:
+    return [snapshot.snapshot_id for snapshot in Sandbox.list_snapshots(**server.options).next_items()]
+
+
+def spares(server: LocalServer) -> dict[str, int]:
+    """How many sandboxes the pool keeps ready of each runtime that it is told to keep."""
+    if server.settings["WARREN_POOL_SANDBOXES"] == "0":
+        return {}
+    levels = httpx.get(f"{server.api_url}/pools", headers={"X-API-KEY": server.api_key}, timeout=30).json()
+    return {level["runtime"]: level["ready"] for level in levels}
+
+
 def works(server: LocalServer, sandbox_id: str) -> None:
     sandbox = Sandbox.connect(sandbox_id, **server.options)
     assert sandbox.commands.run("echo whole", timeout=BOUND_S, request_timeout=BOUND_S).stdout == "whole\n"
@@ -53,6 +71,20 @@ def _mark(server: LocalServer, runtime: str) -> tuple[str, str]:
 
 def _create(server: LocalServer, given: tuple[str, str]) -> str:
     return new(server, given[0], metadata={"mark": given[1]}).sandbox_id
+
+
+def _spare(server: LocalServer, runtime: str) -> tuple[str, str]:
+    until(lambda: spares(server).get(runtime), BOUND_S, "there is a spare")
+    return _mark(server, runtime)
+
+
+def _create_once(server: LocalServer, given: tuple[str, str]) -> str:
+    return new(server, given[0], metadata={"mark": given[1]}, idempotency_key=given[1]).sandbox_id
+
+
+def _is_there_once_after_a_retry(server: LocalServer, given: tuple[str, str], made: str | None) -> None:
+    _is_whole_or_not_there(server, given, made)
+    assert {_create_once(server, given)} == listed(server, mark=given[1]), "a retry at once finds it or makes it"
 
 
 def _is_whole_or_not_there(server: LocalServer, given: tuple[str, str], made: str | None) -> None:
@@ -85,6 +117,13 @@ def _expire(server: LocalServer, sandbox: Sandbox) -> None:
 
 def _has_expired(server: LocalServer, sandbox: Sandbox, _: None) -> None:
     until(lambda: sandbox.sandbox_id not in listed(server), BOUND_S, "it is ended at its deadline")
+    assert "killed" not in _last_words(server, sandbox), "nobody killed it"
+
+
+def _last_words(server: LocalServer, sandbox: Sandbox) -> str:
+    url = f"{server.api_url}/v2/sandboxes/{sandbox.sandbox_id}/logs"
+    logs = httpx.get(url, headers={"X-API-KEY": server.api_key}, timeout=30).json()["logs"]
+    return " ".join(entry["message"] for entry in logs if entry["message"].startswith("sandbox ended"))
 
 
 def _set_timeout(server: LocalServer, sandbox: Sandbox) -> bool:
@@ -133,6 +172,7 @@ def _stop(server: LocalServer, _: Sandbox) -> None:
 
 OPERATIONS = (
     Operation("create", _mark, _create, _is_whole_or_not_there),
+    Operation("create_once", _mark, _create_once, _is_there_once_after_a_retry),
     Operation("kill", new, _kill, _is_gone_or_untouched),
     Operation("expire", _about_to_expire, _expire, _has_expired),
     Operation("set_timeout", new, _set_timeout, _has_a_deadline),
@@ -141,3 +181,5 @@ OPERATIONS = (
     Operation("adopt_the_dead", new, _restart_with_a_death, _has_expired),
     Operation("stop", new, _stop, _works_still),
 )
+POOL_OPERATIONS = (Operation("claim", _spare, _create_once, _is_there_once_after_a_retry),)
+"""For a server that keeps spares."""

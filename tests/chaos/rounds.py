@@ -1,5 +1,7 @@
 """Rounds of create, use and kill, several at once, while guests, sentries and the server itself are killed at random.
 
+What use is made of a sandbox is a `Deed`: a few words with it, or sleep and copies.
+
 A round that goes wrong is forgiven when a fault came in its way: its own sandbox was a victim, or the server went down
 meanwhile. Anything else is a finding.
 """
@@ -28,6 +30,7 @@ GROWTH_BYTES = 32 * 1024 * 1024
 SLOWER = 1.5
 """Ratio of create times, last to first hundred, that still counts as flat."""
 COMPARED = 100
+COPIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,37 @@ class Outcome:
         return (statistics.median(times[:count]), statistics.median(times[-count:])) if times else (0.0, 0.0)
 
 
+Deed = Callable[[LocalServer, Sandbox, str], None]
+"""Gets a text that is the round's own."""
+
+
+def write_and_read(_: LocalServer, sandbox: Sandbox, text: str) -> None:
+    sandbox.files.write("/tmp/round", text, request_timeout=STEP_S)
+    said = sandbox.commands.run("cat /tmp/round", timeout=STEP_S, request_timeout=STEP_S).stdout
+    assert said == text, f"{said!r} is not {text!r}"
+
+
+def sleep_and_fork(server: LocalServer, sandbox: Sandbox, text: str) -> None:
+    """Asleep, awake, copied; the copies are asked and killed."""
+    write_and_read(server, sandbox, text)
+    assert Sandbox.pause(sandbox.sandbox_id, request_timeout=STEP_S, **server.options)
+    Sandbox.connect(sandbox.sandbox_id, timeout=LIFE_S, request_timeout=STEP_S, **server.options)
+    copies = sandbox.fork(count=COPIES, timeout=LIFE_S, request_timeout=STEP_S)
+    try:
+        for one in (sandbox, *copies):
+            assert isinstance(one, Sandbox), f"not a copy: {one}"
+            assert one.files.read("/tmp/round", request_timeout=STEP_S) == text
+    finally:
+        for copy in copies:
+            if isinstance(copy, Sandbox):
+                copy.kill(request_timeout=STEP_S)
+
+
 class Chaos:
     """Runs rounds against a server that it may kill."""
 
-    def __init__(self, server: LocalServer, workers: int, seed: int) -> None:
-        self._server, self._workers = server, workers
+    def __init__(self, server: LocalServer, workers: int, seed: int, deed: Deed = write_and_read) -> None:
+        self._server, self._workers, self._deed = server, workers, deed
         self._random = random.Random(seed)  # the same faults again for the same seed
         self._lock = threading.Lock()
         self._alive: set[str] = set()
@@ -122,10 +151,7 @@ class Chaos:
             )  # fmt: skip
             took = time.monotonic() - began
             self._enter(sandbox.sandbox_id)
-            text = f"round {number}\n"
-            sandbox.files.write("/tmp/round", text, request_timeout=STEP_S)
-            said = sandbox.commands.run("cat /tmp/round", timeout=STEP_S, request_timeout=STEP_S).stdout
-            assert said == text, f"{said!r} is not {text!r}"
+            self._deed(self._server, sandbox, f"round {number}\n")
             assert sandbox.kill(request_timeout=STEP_S), "it was there, and is gone"
             error = ""
         except Exception as failure:

@@ -14,7 +14,7 @@ from e2b import AsyncSandbox, Sandbox
 from e2b.connection_config import ConnectionConfig
 from packaging.version import Version
 
-from .daemon import BINARY, Daemon
+from .daemon import BINARY, FOLDERS, Daemon
 from .processes import adopt_orphans, alive, children_of, command_line, eventually
 from .wire import Wire
 
@@ -63,7 +63,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def temporary_folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("guestd-conformance-*"))
+    return set(Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"))
 
 
 @pytest.fixture(scope="session")

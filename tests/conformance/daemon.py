@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 BINARY = Path(os.environ.get("GUESTD", Path(__file__).parents[2] / "guestd/bin/guestd"))
+FOLDERS = f"guestd-conformance-{os.getpid()}-"  # of this process: others may run the suite beside it
 START_DEADLINE = 10.0  # seconds until the first answer; a busy machine needs far less
 STOP_DEADLINE = 10.0  # seconds between SIGTERM and SIGKILL
 SMALL_DISK = "1m"  # tmpfs that a test can fill at once
@@ -54,7 +55,7 @@ class Daemon:
 
     @classmethod
     def start(cls, *flags: str, as_init: bool = False, wait: bool = True) -> Daemon:
-        folder = Path(tempfile.mkdtemp(prefix="guestd-conformance-"))
+        folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
         folder.chmod(0o755)  # the test users live in it
         write_accounts(folder)
         daemon = cls(folder=folder, port=free_port(), as_init=as_init, flags=flags)

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.contract.key_store_suite import KeyStoreSuite
 from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import StoreSuite
@@ -15,6 +16,12 @@ class TestMemoryStore(StoreSuite):
 
 
 class TestMemoryStoreAsleep(SleepStoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class TestMemoryStoreKeys(KeyStoreSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

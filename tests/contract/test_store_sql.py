@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from tests.contract.conftest import DIALECTS
+from tests.contract.key_store_suite import KeyStoreSuite
 from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
@@ -55,6 +56,10 @@ class TestSqlStore(StoreSuite):
 
 
 class TestSqlStoreAsleep(SleepStoreSuite):
+    pass
+
+
+class TestSqlStoreKeys(KeyStoreSuite):
     pass
 
 

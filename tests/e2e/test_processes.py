@@ -51,6 +51,7 @@ def works(box: Sandbox, command: str) -> bool:
     return True
 
 
+@pytest.mark.alone
 @pytest.mark.threat("C2")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("command", "user"), [(BOMB, "root"), ("exec python3 ~user/spread.py", "root")])

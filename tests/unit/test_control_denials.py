@@ -34,5 +34,5 @@ def test_a_count_that_began_anew_counts_from_nothing() -> None:
 
 
 def test_the_kernel_s_list_is_read() -> None:
-    assert {str(address): count for address, count in parse_drops(LISTED).items()} == {"198.18.0.2": 7}
+    assert parse_drops(LISTED) == {"198.18.0.2": 7}
     assert parse_drops('{"nftables": [{"set": {"name": "dropped"}}]}') == {}

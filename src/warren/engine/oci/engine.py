@@ -248,7 +248,7 @@ class OciEngine:
             runtime.delete(box.id, box.folder)
             self._cgroups.remove(box.id)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, EgressPolicy())
-        change += firewall.forgotten_drops(self._plan.bridge, box.slot.address)
+        change += firewall.forgotten_drops(self._plan.bridge, box.slot)
         firewall.apply(f"drop the egress rules of sandbox {box.id}", change)
         shutil.rmtree(box.folder, ignore_errors=True)
 
@@ -321,8 +321,9 @@ class OciEngine:
         box.record.write(box.folder)
 
     async def denials(self) -> Mapping[str, int]:
-        found = await on_thread(firewall.drops, self._plan.bridge)
-        return {box.id: found[box.slot.address] for box in self._boxes.values() if box.slot.address in found}
+        boxes = list(self._boxes.values())
+        counts = await on_thread(firewall.drops, self._plan.bridge, [box.slot for box in boxes])
+        return {box.id: count for box, count in zip(boxes, counts, strict=True) if count}
 
     def keeps_memory(self, runtime: str) -> bool:
         found = self._runtimes.get(runtime)

@@ -27,17 +27,22 @@ delete table bridge {table}
 table bridge {table} {{
     set owners {{ type ifname . ether_addr . ipv4_addr; }}
     set arp_owners {{ type ifname . ether_addr . ether_addr . ipv4_addr; }}
+    set dropped {{ type ifname; size 65535; flags dynamic; counter; }}
+    chain refuse {{
+        update @dropped {{ iifname }}
+        drop
+    }}
     chain from_port {{
         type filter hook prerouting priority -300; policy accept;
         iifname != "{bridge}.*" accept
         ether daddr {gateway_mac} ether type ip iifname . ether saddr . ip saddr @owners accept
-        arp daddr ip != {gateway} drop
+        arp daddr ip != {gateway} goto refuse
         ether type arp iifname . ether saddr . arp saddr ether . arp saddr ip @arp_owners accept
-        drop
+        goto refuse
     }}
     chain between_ports {{
         type filter hook forward priority -300; policy accept;
-        iifname "{bridge}.*" drop
+        iifname "{bridge}.*" goto refuse
         oifname "{bridge}.*" drop
     }}
 }}
@@ -65,14 +70,14 @@ table inet {table} {{
         oifname "{bridge}" goto to_sandbox
     }}
     chain from_sandbox {{
-        oifname "{bridge}" drop
+        oifname "{bridge}" goto refuse
         meta nfproto != ipv4 drop
         ip saddr != {network} drop
         ct state invalid drop
         ip daddr @closed goto refuse
         fib daddr type != unicast goto refuse
         ct state established,related accept
-        ct state new add @connections {{ ip saddr ct count over {connections} }} drop
+        ct state new add @connections {{ ip saddr ct count over {connections} }} goto refuse
         ct mark set {source_address}
         ip saddr . ip daddr @allowed accept
         ip saddr . ip daddr @denied goto refuse
@@ -158,21 +163,30 @@ def _interval(block: Network) -> str:
     return str(block)
 
 
-def forgotten_drops(bridge: str, address: IPv4Address) -> str:
-    """Lines that begin the count of an address anew; added first, for the same reason as in `slot_elements`."""
-    return "".join(f"{verb} element inet {table_name(bridge)} dropped {{ {address} }}\n" for verb in ("add", "delete"))
+def forgotten_drops(bridge: str, slot: Slot) -> str:
+    """Lines that begin the counts of a slot anew; added first, for the same reason as in `slot_elements`."""
+    counted = (("inet", slot.address), ("bridge", f'"{slot.host_interface}"'))
+    return "".join(
+        f"{verb} element {family} {table_name(bridge)} dropped {{ {element} }}\n"
+        for family, element in counted
+        for verb in ("add", "delete")
+    )
 
 
-def drops(bridge: str) -> dict[IPv4Address, int]:
-    """Packets that were dropped, by the address of the sandbox that sent them; since it was last forgotten."""
-    argv = ["nft", "--json", "list", "set", "inet", table_name(bridge), "dropped"]
-    return parse_drops(run("count dropped packets", argv, NFT_DEADLINE_S))
+def drops(bridge: str, slots: Iterable[Slot]) -> list[int]:
+    """Packets of each slot that were dropped since it was last forgotten: frames at its port, and what came past it."""
+    found: dict[str, int] = {}
+    for family in ("inet", "bridge"):
+        argv = ["nft", "--json", "list", "set", family, table_name(bridge), "dropped"]
+        found |= parse_drops(run("count dropped packets", argv, NFT_DEADLINE_S))
+    return [found.get(str(slot.address), 0) + found.get(slot.host_interface, 0) for slot in slots]
 
 
-def parse_drops(listed: str) -> dict[IPv4Address, int]:
+def parse_drops(listed: str) -> dict[str, int]:
+    """By address, or by port."""
     (found,) = (part["set"] for part in json.loads(listed)["nftables"] if "set" in part)
     elements = (element["elem"] for element in found.get("elem", ()))
-    return {IPv4Address(one["val"]): int(one["counter"]["packets"]) for one in elements}
+    return {one["val"]: int(one["counter"]["packets"]) for one in elements}
 
 
 def apply(purpose: str, script: str) -> None:
