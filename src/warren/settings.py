@@ -96,6 +96,11 @@ class Settings:
         return self.state_dir / "images"
 
     @property
+    def uploads_dir(self) -> Path:
+        """Archives for COPY steps: one folder for each template, a file for each hash."""
+        return self.state_dir / "uploads"
+
+    @property
     def tls_dir(self) -> Path:
         return self.state_dir / "tls"
 

@@ -19,10 +19,12 @@ from warren.audit.chain import Chain
 from warren.audit.folder import AuditFolder
 from warren.audit.log import AuditLog
 from warren.contracts.audit import Audit
+from warren.contracts.building import Builder
 from warren.contracts.engine import Engine
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.activity import Activity
+from warren.control.builds import Builds
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
 from warren.control.denials import Denials
@@ -49,6 +51,7 @@ from warren.control.spares import Spares
 from warren.control.supervision import Supervision
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens, load_seed
+from warren.control.uploads import Uploads
 from warren.control.waking import Waking
 from warren.control.watches import Watches
 from warren.control.work import Work
@@ -128,7 +131,14 @@ class _Life:
 
 
 def build_control(
-    settings: Settings, engine: Engine, guest: Guest, store: Store, work: Work, *, audit: Audit
+    settings: Settings,
+    engine: Engine,
+    guest: Guest,
+    store: Store,
+    work: Work,
+    *,
+    audit: Audit,
+    builder: Builder | None = None,
 ) -> Control:
     tokens, meters = Tokens(load_seed(settings.state_dir / "token-seed")), Meters()
     on = _Grounds(
@@ -143,10 +153,18 @@ def build_control(
     observations = Observations(
         engine=engine, guest=guest, store=store, clock=on.clock, live=on.live, activity=activity
     )  # fmt: skip
+    templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images)
+    uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
+    builds = Builds(
+        server_id=on.server_id, builder=builder, store=store, clock=on.clock, ids=on.ids, templates=templates,
+        uploads=uploads, work=work, meters=meters, audit=audit,
+    )  # fmt: skip
     context = Context(
         sandboxes=_build_sandboxes(on, life, snapshots),
         observations=observations,
-        templates=Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images),
+        templates=templates,
+        builds=builds,
+        uploads=uploads,
         snapshots=snapshots,
         keys=Keys(store=store, clock=on.clock, ids=on.ids),
         secrets=_build_secrets(settings, on),
@@ -319,11 +337,13 @@ async def serve(settings: Settings) -> None:
         await _take_place(settings, control.servers)
         work.spawn(control.servers.run(), "heartbeat")
         await control.supervision.adopt()
+        await control.context.builds.recover()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")
         work.spawn(control.denials.run(), "denials")
         work.spawn(control.health.run(), "health")
         work.spawn(control.idleness.run(), "idleness")
+        work.spawn(control.context.builds.run(), "builds")
         work.spawn(control.spares.run(lambda: control.starting.is_idle), "pool")
         stack.push_async_callback(control.spares.drain)
         gateway = Gateway(

@@ -16,6 +16,7 @@ class Names(enum.Enum):
     SANDBOX = "a sandbox"
     KEY = "an API key"
     TEMPLATE = "a template"
+    UPLOAD = "an upload, by a signed link"
     SECRET = "a secret"
 
 
@@ -32,6 +33,11 @@ _SANDBOX = "/sandboxes/{sandbox_id}"
 _SECRET = "/secrets/{secret_id}"
 _OWN = Line()
 _A_SANDBOX = Line(Names.SANDBOX)
+_TEMPLATE = "/templates/{template_id:path}"
+_BUILD = _TEMPLATE + "/builds/{build_id}"
+_A_TEMPLATE = Line(Names.TEMPLATE)
+_OTHERS = {"{files_hash}": "0" * 64, "{build_id}": "6a1f3c9e-0000-4000-8000-00000000b01d"}
+"""What a path names besides its first variable."""
 
 LINES: dict[tuple[str, str], Line] = {
     ("GET", "/health"): _OWN,
@@ -63,9 +69,24 @@ LINES: dict[tuple[str, str], Line] = {
     ("POST", _SANDBOX + "/snapshots"): Line(Names.SANDBOX, {}),
     ("GET", "/templates"): _OWN,
     ("GET", "/v2/templates"): _OWN,
-    ("GET", "/templates/aliases/{alias:path}"): Line(Names.TEMPLATE),
-    ("DELETE", "/templates/{template_id:path}"): Line(Names.TEMPLATE),
-    ("POST", "/v3/templates"): Line(body={}),
+    ("POST", "/v3/templates"): Line(body={"name": "new"}),
+    ("POST", "/v2/templates"): Line(body={"alias": "new"}),
+    ("GET", "/templates/aliases/{alias:path}"): _A_TEMPLATE,
+    ("POST", "/templates/tags"): Line(body={"target": "none", "tags": ["v1"]}),
+    ("DELETE", "/templates/tags"): Line(body={"name": "none", "tags": ["v1"]}),
+    ("GET", _TEMPLATE + "/tags"): _A_TEMPLATE,
+    ("GET", _TEMPLATE + "/files/{files_hash}"): _A_TEMPLATE,
+    ("PUT", _TEMPLATE + "/files/{files_hash}"): Line(
+        Names.UPLOAD, query={"project": "x", "key": "x", "expires": "1", "signature": "x"}
+    ),
+    ("POST", "/v2" + _BUILD): Line(Names.TEMPLATE, {"fromImage": "debian"}),
+    ("DELETE", _BUILD): _A_TEMPLATE,
+    ("GET", _BUILD + "/status"): _A_TEMPLATE,
+    ("GET", _BUILD + "/logs"): _A_TEMPLATE,
+    ("GET", _TEMPLATE): _A_TEMPLATE,
+    ("PATCH", "/v2" + _TEMPLATE): Line(Names.TEMPLATE, {"public": True}),
+    ("PATCH", _TEMPLATE): Line(Names.TEMPLATE, {"public": True}),
+    ("DELETE", _TEMPLATE): _A_TEMPLATE,
     ("GET", "/snapshots"): _OWN,
     ("GET", "/pools"): _OWN,
     ("GET", "/volumes"): _OWN,
@@ -89,9 +110,12 @@ def naming(what: Names) -> list[Route]:
 
 
 def path_of(route: Route | APIRoute, thing: str) -> str:
-    """The route's path with its one variable filled in."""
+    """The route's path with its first variable filled in, and the others with what is nobody's."""
     head, brace, rest = route.path.partition("{")
-    return head + thing + rest.partition("}")[2] if brace else head
+    path = head + thing + rest.partition("}")[2] if brace else head
+    for variable, value in _OTHERS.items():
+        path = path.replace(variable, value)
+    return path
 
 
 def title(route: Route) -> str:

@@ -11,6 +11,7 @@ import httpx
 
 from warren.api.app import create_app
 from warren.audit.memory import MemoryAudit
+from warren.contracts.building import Builder
 from warren.contracts.store import Store
 from warren.control.keys import Keys
 from warren.control.work import Work
@@ -61,7 +62,9 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def api_server(state: Path, sql: bool = False, **settings: Any) -> AsyncGenerator[ApiServer]:
+async def api_server(
+    state: Path, sql: bool = False, builder: Builder | None = None, **settings: Any
+) -> AsyncGenerator[ApiServer]:
     """`settings` in place of their defaults; without the pool, which only some tests want.
 
     `sql`: on SQLite, for tests of what a real database makes of odd values.
@@ -73,7 +76,7 @@ async def api_server(state: Path, sql: bool = False, **settings: Any) -> AsyncGe
     await store.put_template(BASE)
     async with Work() as work:
         chosen = Settings(**{"state_dir": state, "pool_sandboxes": 0} | settings)
-        control = build_control(chosen, engine, guest, store, work, audit=audit)
+        control = build_control(chosen, engine, guest, store, work, audit=audit, builder=builder)
         work.spawn(control.supervision.run(), "supervision")
         keys: Keys = control.context.keys
         project = await keys.default_project()

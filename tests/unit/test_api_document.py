@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.fuzz.budget import budget
 from tests.unit.api_lines import title
 from tests.unit.api_server import api_server
+from tests.unit.build_rig import FakeBuilder
 from warren.api.app import create_app
 from warren.api.routes import ROUTES, Route
 
@@ -50,7 +51,7 @@ class Running:
         self._thread.join(START_DEADLINE_S)
 
     async def _serve(self) -> None:
-        async with api_server(self._state) as server:
+        async with api_server(self._state, builder=FakeBuilder()) as server:
             app = create_app(server.control.context)
             self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
             self._server.install_signal_handlers = lambda: None  # not the main thread

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from warren.contracts.audit import Audit
+from warren.control.builds import Builds
 from warren.control.keys import Keys
 from warren.control.observation import Observations
 from warren.control.sandboxes import Sandboxes
@@ -12,6 +13,7 @@ from warren.control.secrets import Secrets
 from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.templates import Templates
+from warren.control.uploads import Uploads
 from warren.telemetry.meters import Meters
 
 
@@ -22,6 +24,8 @@ class Context:
     sandboxes: Sandboxes
     observations: Observations
     templates: Templates
+    builds: Builds
+    uploads: Uploads
     snapshots: Snapshots
     keys: Keys
     secrets: Secrets

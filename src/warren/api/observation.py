@@ -22,9 +22,9 @@ async def metrics(
     request: Request, who: Who, sandbox_id: str, start: UnixSeconds = None, end: UnixSeconds = None
 ) -> list[MetricOut]:
     """`end` is inclusive: the whole second counts."""
-    until = None if end is None else _at(end) + timedelta(seconds=1, microseconds=-1)
+    until = None if end is None else at_unix(end) + timedelta(seconds=1, microseconds=-1)
     found = await context(request).observations.metrics(
-        who.project, sandbox_id, None if start is None else _at(start), until
+        who.project, sandbox_id, None if start is None else at_unix(start), until
     )
     return [encoding.metric_out(metric) for metric in found]
 
@@ -40,7 +40,7 @@ async def metrics_of_many(
 async def logs_v1(
     request: Request, who: Who, sandbox_id: str, start: UnixMillis = None, limit: LogLimit = limits.LOG_PAGE_DEFAULT
 ) -> dict[str, Any]:
-    query = LogQuery(start=None if start is None else _at(start / 1000), limit=limit)
+    query = LogQuery(start=None if start is None else at_unix(start / 1000), limit=limit)
     entries = await context(request).observations.logs(who.project, sandbox_id, query)
     return {
         "logs": [encoding.log_line_out(entry) for entry in entries],
@@ -61,7 +61,7 @@ async def logs_v2(
 ) -> dict[str, Any]:
     """`cursor` is in unix milliseconds; reading goes on from there in the given direction."""
     query = LogQuery(
-        start=None if cursor is None else _at(cursor / 1000),
+        start=None if cursor is None else at_unix(cursor / 1000),
         limit=limit,
         ascending=direction == "forward",
         level=level,
@@ -71,5 +71,5 @@ async def logs_v2(
     return {"logs": [encoding.log_entry_out(entry) for entry in entries]}
 
 
-def _at(seconds: float) -> datetime:
+def at_unix(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import machine, observation, pools, projects, sandboxes, scrape, secrets, sleep, templates
+from warren.api import builds, machine, observation, pools, projects, sandboxes, scrape, secrets, sleep, templates
 
 
 class Access(enum.Enum):
@@ -13,6 +13,8 @@ class Access(enum.Enum):
     """No key: only what says nothing about anybody."""
     LOCAL = "local"
     """No key for a direct request from this machine itself, any key otherwise: counts over all projects."""
+    SIGNED = "signed"
+    """No key: the URL is signed for this one request."""
     KEY = "key"
     """Any key; the handler sees only what the key's project owns."""
 
@@ -27,6 +29,8 @@ class Route:
 
 
 _SANDBOX = "/sandboxes/{sandbox_id}"
+_TEMPLATE = "/templates/{template_id:path}"
+_BUILD = _TEMPLATE + "/builds/{build_id}"
 _K = Access.KEY
 
 ROUTES: tuple[Route, ...] = (
@@ -57,11 +61,24 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _SANDBOX + "/pause", 204, _K, sleep.pause),
     Route("POST", _SANDBOX + "/fork", 201, _K, sleep.fork),
     Route("POST", _SANDBOX + "/snapshots", 201, _K, sleep.snapshot),
+    Route("POST", "/v3/templates", 202, _K, builds.create),
+    Route("POST", "/v2/templates", 202, _K, builds.create_v2),
     Route("GET", "/templates", 200, _K, templates.list_v1),
     Route("GET", "/v2/templates", 200, _K, templates.list_),
     Route("GET", "/templates/aliases/{alias:path}", 200, _K, templates.alias),
-    Route("DELETE", "/templates/{template_id:path}", 204, _K, sleep.delete_template),
-    Route("POST", "/v3/templates", 202, _K, projects.not_yet),
+    Route("POST", "/templates/tags", 201, _K, templates.assign_tags),
+    Route("DELETE", "/templates/tags", 204, _K, templates.remove_tags),
+    Route("GET", _TEMPLATE + "/tags", 200, _K, templates.tags),
+    Route("GET", _TEMPLATE + "/files/{files_hash}", 201, _K, builds.upload_link),
+    Route("PUT", _TEMPLATE + "/files/{files_hash}", 204, Access.SIGNED, builds.upload),
+    Route("POST", "/v2" + _BUILD, 202, _K, builds.start),
+    Route("DELETE", _BUILD, 204, _K, builds.cancel),
+    Route("GET", _BUILD + "/status", 200, _K, builds.status),
+    Route("GET", _BUILD + "/logs", 200, _K, builds.logs),
+    Route("GET", _TEMPLATE, 200, _K, templates.get),  # these last: a name may have a slash in it
+    Route("PATCH", "/v2" + _TEMPLATE, 200, _K, templates.update),
+    Route("PATCH", _TEMPLATE, 200, _K, templates.update_v1),
+    Route("DELETE", _TEMPLATE, 204, _K, templates.delete),
     Route("GET", "/pools", 200, _K, pools.pools),
     Route("GET", "/snapshots", 200, _K, sleep.list_snapshots),
     Route("GET", "/volumes", 200, _K, projects.not_yet),

@@ -14,7 +14,7 @@ from warren.control.forking import ForkRequest
 from warren.control.pausing import PauseRequest
 from warren.control.snapshots import VersionName
 from warren.model import limits
-from warren.model.errors import TemplateNotFound, WarrenError
+from warren.model.errors import WarrenError
 
 
 async def pause(request: Request, who: Who, sandbox_id: str, body: Pause | None = None) -> Response:
@@ -99,10 +99,3 @@ async def list_snapshots(
     if len(rows) > limit:
         response.headers["x-next-token"] = encoding.snapshot_token(rows[limit - 1])
     return [encoding.snapshot_out(row, who.project) for row in rows[:limit]]
-
-
-async def delete_template(request: Request, who: Who, template_id: str) -> Response:
-    """Snapshots are deleted through the route of templates; templates themselves are not yet."""
-    if not await context(request).snapshots.delete(who.project, template_id):
-        raise TemplateNotFound(f"template '{template_id}' not found")
-    return Response(status_code=204)

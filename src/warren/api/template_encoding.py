@@ -1,15 +1,19 @@
 """Model -> wire for templates and builds, and their page tokens."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from warren.api.encoding import page_position, page_token, stamp
 from warren.api.schemas import ENVD_VERSION
+from warren.api.template_schemas import BuildLineOut, BuildOut, ReasonOut
+from warren.model.build import Build, BuildLine
 from warren.model.project import Project
 from warren.model.template import TemplateEntry
 
 _TEMPLATE_ID = re.compile(r"[a-z0-9_-]{1,128}")
+_BUILD_ID = re.compile(r"[0-9a-f-]{36}")
 
 
 def template_out(entry: TemplateEntry, project: Project) -> dict[str, Any]:
@@ -49,3 +53,41 @@ def template_token(entry: TemplateEntry) -> str:
 def parse_template_token(token: str) -> tuple[datetime, str]:
     """Raises InvalidPageToken for anything that `template_token` did not make."""
     return page_position(token, _TEMPLATE_ID)
+
+
+def build_token(build: Build) -> str:
+    return page_token(build.created_at, build.id)
+
+
+def parse_build_token(token: str) -> tuple[datetime, str]:
+    """Raises InvalidPageToken for anything that `build_token` did not make."""
+    return page_position(token, _BUILD_ID)
+
+
+def listed_build_out(build: Build) -> dict[str, Any]:
+    finished = {} if build.finished_at is None else {"finishedAt": stamp(build.finished_at)}
+    return {
+        "buildID": build.id,
+        "status": str(build.status),
+        "createdAt": stamp(build.created_at),
+        "updatedAt": stamp(build.updated_at),
+        "cpuCount": build.resources.cpu_count,
+        "memoryMB": build.resources.memory_mb,
+        "diskSizeMB": build.resources.disk_mb,
+        "envdVersion": ENVD_VERSION,
+        **finished,
+    }
+
+
+def build_out(build: Build, lines: Sequence[BuildLine]) -> BuildOut:
+    return BuildOut(
+        templateID=build.template_id,
+        buildID=build.id,
+        status=build.status.value,
+        logEntries=[line_out(line) for line in lines],
+        reason=None if build.reason is None else ReasonOut(message=build.reason, step=build.reason_step),
+    )
+
+
+def line_out(line: BuildLine) -> BuildLineOut:
+    return BuildLineOut(timestamp=line.at, message=line.message, level=line.level, step=line.step)

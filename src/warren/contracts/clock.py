@@ -31,6 +31,10 @@ class Ids(Protocol):
         """A new id that matches `model.secret.SECRET_ID`, not guessable."""
         ...
 
+    def template_id(self) -> str:
+        """A new id of small letters and digits, not guessable."""
+        ...
+
     def uuid(self) -> str:
         """A new random UUID in text form."""
         ...

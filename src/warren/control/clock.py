@@ -32,6 +32,9 @@ class SystemIds:
     def secret_id(self) -> str:
         return "sec_" + _letters()
 
+    def template_id(self) -> str:
+        return "t" + _letters()
+
     def uuid(self) -> str:
         return str(uuid.uuid4())
 

@@ -26,7 +26,6 @@ from warren.model.errors import (
     LimitReached,
     NoCapacity,
     PlacementTimeout,
-    ResourceTooLarge,
     Timeout,
     WarrenError,
 )
@@ -290,17 +289,9 @@ class Starting:
 def sized(request: StartRequest, project: Project) -> Resources:
     """The sizes of a new sandbox. Raises BadRequest below the minima, ResourceTooLarge above the project's limits."""
     template = request.template.resources
-    cpu = template.cpu_count if request.cpu_count is None else request.cpu_count
-    memory = template.memory_mb if request.memory_mb is None else request.memory_mb
-    disk = template.disk_mb if request.disk_mb is None else request.disk_mb
-    quota = project.limits
-    for name, value, low, high in (
-        ("cpuCount", cpu, limits.MIN_CPU_COUNT, quota.cpu_count),
-        ("memoryMB", memory, limits.MIN_MEMORY_MB, quota.memory_mb),
-        ("diskMB", disk, limits.MIN_DISK_MB, quota.disk_mb),
-    ):
-        if value < low:
-            raise BadRequest(f"cannot use {name} {value}: the least is {low}")
-        if value > high:
-            raise ResourceTooLarge(f"cannot use {name} {value}: the project's limit is {high}")
-    return Resources(cpu_count=cpu, memory_mb=memory, disk_mb=disk, pids=template.pids)
+    return project.limits.sized(
+        template.cpu_count if request.cpu_count is None else request.cpu_count,
+        template.memory_mb if request.memory_mb is None else request.memory_mb,
+        template.disk_mb if request.disk_mb is None else request.disk_mb,
+        template.pids,
+    )

@@ -16,11 +16,13 @@ import structlog
 
 from warren.contracts.clock import Clock
 from warren.contracts.store import Store
-from warren.contracts.template_store import TemplateQuery
-from warren.model.errors import Forbidden, ServerAway, TemplateNotFound
+from warren.contracts.template_store import BuildQuery, TemplateQuery
+from warren.model.build import Build
+from warren.model.errors import BadRequest, Forbidden, ServerAway, TemplateNotFound
 from warren.model.project import Project
 from warren.model.sandbox import Resources
-from warren.model.template import Reference, Template, TemplateEntry, TemplateImage
+from warren.model.snapshot import DEFAULT_TAG
+from warren.model.template import Reference, Template, TemplateEntry, TemplateImage, TemplateTag, checked_tags
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +96,7 @@ class Templates:
         Raises BadRequest, TemplateNotFound.
         """
         wanted = Reference.parse(reference)
-        if _is_namespace_of(project, wanted.namespace):
+        if is_namespace_of(project, wanted.namespace):
             found = await self._store.find_template(project.id, wanted.name, wanted.version)
         else:
             found = await self._store.public_template(wanted.namespace or "", wanted.name, wanted.version)
@@ -105,23 +107,32 @@ class Templates:
     async def startable(self, project: Project, reference: str) -> Template:
         """`resolve`, for a start on this server. Raises ServerAway when another one has the image."""
         found = await self.resolve(project, reference)
-        if found.server_id not in ("", self._server_id):
-            home = next((one.name for one in await self._store.servers() if one.id == found.server_id), "unknown")
-            raise ServerAway(
-                f"cannot start template '{reference}' here: it was built on the server {home!r}, which alone has its "
-                "image; send this request there, or build it here"
-            )
+        await self.refuse_elsewhere(found.server_id, f"template '{reference}'")
         return found
+
+    async def refuse_elsewhere(self, server_id: str, what: str) -> None:
+        """Raise ServerAway for what another server alone has."""
+        if server_id in ("", self._server_id):
+            return
+        home = next((one.name for one in await self._store.servers() if one.id == server_id), "unknown")
+        raise ServerAway(f"cannot use {what} here: the server {home!r} alone has it; send this request there")
 
     async def entry(self, project: Project, reference: str) -> TemplateEntry:
         """A template, finished or not, whatever tag the reference has. Raises BadRequest, TemplateNotFound."""
         wanted = Reference.parse(reference)
-        if _is_namespace_of(project, wanted.namespace):
+        if is_namespace_of(project, wanted.namespace):
             found = await self._store.template_entry(project.id, wanted.name)
         else:
             found = await self._store.public_entry(wanted.namespace or "", wanted.name)
         if found is None:
             raise TemplateNotFound(f"template '{reference}' not found")
+        return found
+
+    async def visible(self, project: Project, reference: str) -> TemplateEntry:
+        """`entry`, to look into it: the project's own or a built-in one. Raises Forbidden for another project's."""
+        found = await self.entry(project, reference)
+        if found.project_id not in (None, project.id):
+            raise Forbidden(f"cannot look into template '{reference}': it is another project's")
         return found
 
     async def own(self, project: Project, reference: str) -> TemplateEntry:
@@ -130,6 +141,42 @@ class Templates:
         if found.project_id != project.id:
             raise Forbidden(f"cannot change template '{reference}': it is not this project's")
         return found
+
+    async def set_public(self, project: Project, reference: str, *, public: bool) -> TemplateEntry:
+        """Let other projects start it, or not any more."""
+        entry = await self.own(project, reference)
+        await self._store.set_public(entry.id, public, self._clock.now())
+        return entry
+
+    async def tags(self, project: Project, reference: str) -> Sequence[TemplateTag]:
+        return await self._store.template_tags((await self.visible(project, reference)).id)
+
+    async def assign_tags(
+        self, project: Project, target: str, tags: Sequence[str]
+    ) -> tuple[TemplateEntry, Sequence[TemplateTag]]:
+        """Let tags name the build that `name[:tag]` names. Raises BadRequest, LimitReached."""
+        wanted, now = _some(tags), self._clock.now()
+        entry = await self.own(project, target)
+        build_id = await self._store.assign_tags(entry.id, Reference.parse(target).version, wanted, now)
+        if build_id is None:
+            raise TemplateNotFound(f"template '{target}' not found")
+        return entry, [TemplateTag(tag, build_id, now) for tag in wanted]
+
+    async def remove_tags(self, project: Project, name: str, tags: Sequence[str]) -> TemplateEntry:
+        """Raises BadRequest, TemplateNotFound when it has none of them."""
+        unwanted = _some(tags)
+        if DEFAULT_TAG in unwanted:
+            raise BadRequest(f"Cannot delete the '{DEFAULT_TAG}' tag")
+        if Reference.parse(name).tag is not None:
+            raise BadRequest(f"cannot use the name {name!r}: give the tags apart from it")
+        entry = await self.own(project, name)
+        if not await self._store.remove_tags(entry.id, unwanted):
+            raise TemplateNotFound(f"template '{name}' has none of the tags {', '.join(unwanted)}")
+        return entry
+
+    async def builds(self, entry: TemplateEntry, limit: int, after: tuple[datetime, str] | None) -> Sequence[Build]:
+        """Newest first."""
+        return await self._store.builds(BuildQuery(entry.id, limit, after))
 
     async def list(self, query: TemplateQuery) -> Sequence[TemplateEntry]:
         return await self._store.templates(query)
@@ -142,8 +189,14 @@ class Templates:
             log.info("built-in template registered", name=template.names[0], digest=template.digest)
 
 
-def _is_namespace_of(project: Project, namespace: str | None) -> bool:
+def is_namespace_of(project: Project, namespace: str | None) -> bool:
     return namespace in (None, project.name.lower())
+
+
+def _some(tags: Sequence[str]) -> tuple[str, ...]:
+    if not tags:
+        raise BadRequest("At least one tag is required")
+    return checked_tags(tags)
 
 
 def _built_in(content: dict[str, Any]) -> Template:

@@ -1,4 +1,4 @@
-"""Tokens of a sandbox: derived from one seed, so that they survive a restart without being stored.
+"""Tokens of a sandbox, and signatures of links: derived from one seed, so that they survive a restart unstored.
 
 HMAC-SHA256 (RFC 2104) over a purpose and the sandbox id; the wire contract (6.1.5) does the same. The seed is a
 file of the state folder, mode 0600. Losing it invalidates every token; guests keep theirs until they end.
@@ -31,12 +31,16 @@ class Tokens:
         """For the guest's control routes; never leaves the server and the guest."""
         return self._derive("control", sandbox_id)
 
+    def upload(self, link: str) -> str:
+        """What signs a link for an upload."""
+        return self._derive("upload", link)
+
     def machine_id(self, sandbox_id: str) -> str:
         """32 hex digits for /etc/machine-id."""
         return self._derive("machine", sandbox_id)[:32]
 
-    def _derive(self, purpose: str, sandbox_id: str) -> str:
-        return hmac.new(self.seed, f"{purpose}:{sandbox_id}".encode(), hashlib.sha256).hexdigest()
+    def _derive(self, purpose: str, of: str) -> str:
+        return hmac.new(self.seed, f"{purpose}:{of}".encode(), hashlib.sha256).hexdigest()
 
 
 def load_seed(path: Path) -> bytes:

@@ -135,6 +135,8 @@ PROJECT_MAX_BUILDS = 20
 TEMPLATE_MAX_TAGS = 100
 TEMPLATE_BUILDS_KEPT = 100
 """Finished builds of one template that lists still show; those that a tag names are kept on top."""
+BUILD_LOG_LINES = 20_000
+"""Lines of one build's log; what a build says beyond that is dropped, and the log says so."""
 BUILD_LINE_MAX = 4096
 """Characters of one line of a build's log."""
 BUILD_STEP_DEADLINE_S = 3600.0
@@ -159,6 +161,30 @@ LAYERS_KEPT_MB = 20_480
 """MiB on disk of the layers that builds have left for the next ones; those not used for longest go first."""
 LAYERS_KEPT_S = 14 * 24 * 3600
 """Seconds that a layer nobody used stays."""
+BUILD_LOG_PERIOD_S = 0.2
+"""Seconds between two batches of lines that a build has said: clients ask as often."""
+BUILD_MAX_STEPS = 1000
+BUILDS_AT_ONCE = 2
+"""Builds of all projects that run at the same time; each takes a sandbox of its own and much disk."""
+BUILDS_WAITING = 50
+"""Builds that may wait in line for a place; beyond that the answer is 503."""
+BUILD_DEADLINE_S = 4 * 3600.0
+"""Seconds from a build's place to its end."""
+BUILD_START_S = 24 * 3600
+"""Seconds for a client to start a build that it has registered: its uploads come in between."""
+BUILD_SWEEP_S = 600.0
+"""Seconds between two looks for builds that were never started and uploads that nobody uses."""
+UPLOAD_MAX_BYTES = 2 * 1024 * 1024 * 1024
+"""Bytes of one uploaded archive, as it comes, compressed or not."""
+UPLOAD_LINK_S = 3600
+"""Seconds for which a link for an upload is good: clients give up on an upload after as many."""
+UPLOAD_SILENCE_S = 60.0
+"""Seconds without a byte after which an upload is broken off."""
+UPLOADS_AT_ONCE = 16
+TEMPLATE_UPLOAD_BYTES = 4 * 1024 * 1024 * 1024
+"""Bytes of all uploaded archives of one template."""
+UPLOAD_KEPT_S = 7 * 24 * 3600
+"""Seconds that an archive stays which no build asked for."""
 
 # --- servers that share a database ---------------------------------------------------------------------------
 WISH_PERIOD_S = 1.0

@@ -39,6 +39,7 @@ class Meters:
         self.out_of_memory = Counter(
             "warren_out_of_memory", "Times a sandbox lost processes to its memory limit", ["runtime"], registry=registry
         )
+        self.builds = Counter("warren_builds", "Template builds that ended", ["outcome"], registry=registry)
         self.running = Gauge("warren_sandboxes_running", "Sandboxes running now", ["runtime"], registry=registry)
         self.pool_ready = Gauge(
             "warren_pool_ready", "Spare sandboxes ready to be claimed", ["runtime"], registry=registry
