@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import IO, Any, Self, cast
 
 import httpx
 
@@ -14,6 +14,8 @@ from warren.telemetry.redaction import printable
 CONNECT_DEADLINE_S = 5.0
 ANSWER_DEADLINE_S = 65.0
 """Seconds; the server answers every create within 60, also with an error."""
+UPLOAD_DEADLINE_S = 600.0
+"""Seconds without progress of an upload."""
 PAGE = 100
 PAGES_MAX = 1000
 """Pages of one list; a server that goes on beyond 100,000 rows has lost its way."""
@@ -57,6 +59,16 @@ class Rest:
     def post(self, path: str, body: Json) -> Any:
         answer = self._answer("POST", path, body=body)
         return answer.json() if answer.content else None
+
+    def upload(self, url: str, content: IO[bytes], size: int, headers: Mapping[str, str]) -> None:
+        """To a link that the server gave; it is signed, so the key stays here."""
+        sent = {**headers, "Content-Length": str(size)}
+        try:
+            answer = self._client.put(url, content=content, headers=sent, timeout=UPLOAD_DEADLINE_S)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"cannot upload to {self._address.api_url} ({printable(str(error))})") from None
+        if not answer.is_success:
+            raise refusal(answer.status_code, answer.content)
 
     def delete(self, path: str) -> None:
         self._answer("DELETE", path)

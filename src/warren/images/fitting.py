@@ -29,7 +29,7 @@ def fit() -> None:
         _remove(path)
     for path in (*OURS, "/dev/pts", "/dev/shm", "/dev/mqueue"):  # noqa: S108  # of the image
         os.mkdir(path, 0o755)
-    for path in ("/etc", "/run", "/var", "/home", "/usr", "/usr/local"):
+    for path in ("/etc", "/run", "/var", "/home", "/usr", "/usr/local", "/usr/local/bin"):
         _folder(path, 0o755)
     _folder("/root", 0o700)
     for path in ("/tmp", "/var/tmp"):  # noqa: S108  # of the image

@@ -1,28 +1,77 @@
-"""What has been fetched: one small file for each manifest, saying which image was made of it."""
+"""What has been fetched, one small file for each manifest, and what this machine's root offers for one build."""
 
 import json
 import os
+import secrets
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from warren.contracts.building import FetchedImage
 from warren.images.fitting import FIT
 
+OFFER_HOST = "warren.invalid"
+"""No registry has this name (RFC 2606), so an offer is told from an image by it."""
+_OFFER = "offer-"
+
 
 class Shelf:
+    """A file's time is its last use."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def find(self, manifest: str) -> FetchedImage | None:
         """None too where another version made it, or the file is damaged."""
+        return self._read(self._path(manifest))
+
+    def put(self, manifest: str, image: FetchedImage) -> None:
+        self._write(self._path(manifest), image)
+
+    def offer(self, image: FetchedImage) -> str:
+        """A name that only who is told it can build from, until it is withdrawn."""
+        token = secrets.token_hex(16)
+        self._write(self._folder / f"{_OFFER}{token}.json", image)
+        return f"{OFFER_HOST}/{token}"
+
+    def offered(self, name: str) -> FetchedImage | None:
+        token = name.removeprefix(f"{OFFER_HOST}/")
+        return None if token.strip("0123456789abcdef") else self._read(self._folder / f"{_OFFER}{token}.json")
+
+    def withdraw(self, name: str) -> None:
+        (self._folder / f"{_OFFER}{name.removeprefix(f'{OFFER_HOST}/')}.json").unlink(missing_ok=True)
+
+    def last_uses(self) -> Mapping[str, float]:
+        """Of images, by their digests."""
+        found: dict[str, float] = {}
+        for path in self._folder.glob("*.json"):
+            image = self._peek(path)
+            if image is not None:
+                found[image.digest] = max(path.stat().st_mtime, found.get(image.digest, 0.0))
+        return found
+
+    def forget(self, digests: frozenset[str]) -> None:
+        for path in self._folder.glob("*.json"):
+            image = self._peek(path)
+            if image is None or image.digest in digests:
+                path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> FetchedImage | None:
+        image = self._peek(path)
+        if image is not None:
+            os.utime(path)
+        return image
+
+    def _peek(self, path: Path) -> FetchedImage | None:
         try:
-            found = json.loads(self._path(manifest).read_text())
+            found: dict[str, Any] = json.loads(path.read_text())
             return FetchedImage(**found["image"]) if found["fit"] == FIT else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def put(self, manifest: str, image: FetchedImage) -> None:
-        path = self._path(manifest)
+    def _write(self, path: Path, image: FetchedImage) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.write_text(json.dumps({"fit": FIT, "image": asdict(image)}))
         partial.rename(path)

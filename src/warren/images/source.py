@@ -25,7 +25,7 @@ from warren.images.manifest import ARCHITECTURES
 from warren.images.reference import parse_reference
 from warren.images.registries import Registries, credentials
 from warren.images.relay import Relay
-from warren.images.shelf import Shelf
+from warren.images.shelf import OFFER_HOST, Shelf
 from warren.model import limits
 from warren.model.build import BASE_STEP, LogLevel, RegistryLogin
 from warren.model.errors import BuildFailed, EngineFailed, NoSpace
@@ -70,15 +70,23 @@ class OciImages:
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def open(self) -> None:
-        """Clear what a crash left."""
+        """Clear what a crash left. For the server alone: others may be at work beside it."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._folder.glob(f"{CELL_PREFIX}*"):
             shutil.rmtree(left)
 
     async def fetch(self, reference: str, login: RegistryLogin | None, say: Say) -> FetchedImage:
+        if reference.startswith(f"{OFFER_HOST}/"):
+            return self._offered(reference)
         name = parse_reference(reference)
         order = _Order(f"docker://{name}", f"docker://{name.name}", credentials(name, login))
         return await self._bring(str(name), order, say)
+
+    def _offered(self, reference: str) -> FetchedImage:
+        found = self._shelf.offered(reference)
+        if found is None or not self._has(found.digest):
+            raise _failed(reference, "it was imported for one build, which is over; import it again")
+        return found
 
     async def take_in(self, archive: Path, say: Say) -> FetchedImage:
         """Bring an OCI archive, or one of `docker save`, that lies on this machine. Raises as `fetch` does."""
