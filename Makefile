@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 SIDE_BY_SIDE = -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-guestd test-server test-e2e test-alone attack chaos fuzz check format bench bench-compare lock clean
+.PHONY: help setup demo serve test test-guestd test-server test-e2e test-alone test-desktop attack chaos fuzz check format bench bench-compare lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,10 @@ test-e2e: setup
 # What takes the whole machine, and would starve what runs beside it.
 test-alone: setup
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e -m alone $(PYTEST_ARGS)
+
+test-desktop: setup ## the desktop template: build it (1.7 GB, some minutes once), drive it, look at it in a browser
+	@scripts/setup tests desktop
+	WARREN_TEST_DESKTOP=1 PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e/test_desktop.py $(PYTEST_ARGS)
 
 TARGET ?= runsc crun
 BOARD := build/board.jsonl

@@ -71,6 +71,14 @@ LINES = {
     "F12": "signed URLs",
     "F13": "users, paths, no space",
     "G01": "git",
+    "D01": "desktop: resolution, dpi, display",
+    "D02": "desktop: screenshots",
+    "D03": "desktop: pointer, buttons, wheel, drag",
+    "D04": "desktop: typing, keys",
+    "D05": "desktop: screen size",
+    "D06": "desktop: open, launch, wait",
+    "D07": "desktop: windows and their titles",
+    "D08": "desktop: stream, its key, seen in a browser",
     "K01": "secrets: create, update, list, info, exists, destroy; values are kept and not yet used",
 }
 """The lines that this version serves, in the order of the contract's chapters."""
