@@ -44,7 +44,7 @@ test-desktop: setup ## the desktop template: build it (1.7 GB, some minutes once
 
 TARGET ?= runsc crun
 BOARD := build/board.jsonl
-ATTACK = $(BIN)/pytest -q -m "threat or switched_off" -p tests.security.board.recorder --board=$(BOARD) $(PYTEST_ARGS)
+ATTACK = WARREN_ATTACK_WHOLE=1 $(BIN)/pytest -q -m "threat or switched_off" -p tests.security.board.recorder --board=$(BOARD) $(PYTEST_ARGS)
 attack: setup ## attack sandboxes from inside and outside and print what held; TARGET=docker: a plain `docker run`
 	@mkdir -p build && rm -f $(BOARD) && touch $(BOARD)
 ifeq ($(TARGET),docker)

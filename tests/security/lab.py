@@ -114,12 +114,17 @@ async def engine_of_ones_own(settings: Settings) -> AsyncIterator[OciEngine]:
 
 
 async def start(
-    engine: OciEngine, runtime: str, *, egress: EgressPolicy | None = None, hostname: str = "box"
+    engine: OciEngine,
+    runtime: str,
+    *,
+    egress: EgressPolicy | None = None,
+    hostname: str = "box",
+    size: Resources = SMALL,
 ) -> Placement:
     """A sandbox whose shell answers."""
     image = TemplateImage("sha256:unchecked", str(base_image()))
     name = f"i{secrets.token_hex(10)}"
-    spec = SandboxSpec(name, runtime, image, hostname, SMALL, egress or EgressPolicy())
+    spec = SandboxSpec(name, runtime, image, hostname, size, egress or EgressPolicy())
     placement = await engine.create(spec)
     await _answers(placement.address)
     return placement

@@ -21,6 +21,8 @@ PATIENCE_S = 60.0
 CONNTRACK = Path("/proc/net/nf_conntrack")
 CLOSED = EgressPolicy(deny=(ALL_TRAFFIC,))
 
+Traces = dict[str, int]
+
 
 async def knocks(box: Placement, more_than: int = 0) -> int:
     """How often it has tried to get out, once that is more than it was."""
@@ -62,7 +64,7 @@ def _connections(address: str) -> list[str]:
     return [line for line in lines if f"={address} " in line and "dport=49983" not in line]
 
 
-def _traces(settings: Settings, box: Placement) -> dict[str, int]:
+def _traces(settings: Settings, box: Placement) -> Traces:
     slot = json.loads(Path("/run/warren", settings.bridge, "sandboxes", box.id, "placement.json").read_text())["slot"]
     port = Path("/sys/class/net", f"{settings.bridge}.{slot}")
     return {
@@ -71,13 +73,13 @@ def _traces(settings: Settings, box: Placement) -> dict[str, int]:
     }
 
 
-@pytest.mark.threat("B6")
-async def test_the_next_owner_of_a_slot_finds_nothing_of_the_last(
-    runtime: str, internet: Internet, probes: Path, tmp_path: Path
-) -> None:
+async def second_owner(
+    runtime: str, internet: Internet, probes: Path, folder: Path
+) -> tuple[list[str], Traces, Traces]:
+    """One sandbox talks to the Internet and ends: what the next one on its slot finds, and the traces of both."""
     if not CONNTRACK.exists():
         pytest.skip("this kernel does not list its connections")
-    settings = settings_of_ones_own(runtime, tmp_path, probes, max_slots=1)
+    settings = settings_of_ones_own(runtime, folder, probes, max_slots=1)
     async with engine_of_ones_own(settings) as engine:
         first = await start(engine, runtime)
         talk = CONNECT.format(targets=[(server, 80) for server in internet.servers])
@@ -89,11 +91,19 @@ async def test_the_next_owner_of_a_slot_finds_nothing_of_the_last(
         await engine.destroy(first.id)
         second = await start(engine, runtime)
         assert second.address == first.address
-        assert _connections(second.address) == []
-        now = _traces(settings, second)
-        assert now["interface"] != was["interface"]
-        assert now["received"] < 1_000_000 < was["received"]
+        found = _connections(second.address), was, _traces(settings, second)
         assert "closed" not in await asyncio.to_thread(shell, second.address, talk)
+        return found
+
+
+@pytest.mark.threat("B6")
+async def test_the_next_owner_of_a_slot_finds_nothing_of_the_last(
+    runtime: str, internet: Internet, probes: Path, tmp_path: Path
+) -> None:
+    connections, was, now = await second_owner(runtime, internet, probes, tmp_path)
+    assert connections == []
+    assert now["interface"] != was["interface"]
+    assert now["received"] < 1_000_000 < was["received"]
 
 
 @pytest.mark.threat("A7", runtime="crun")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.internet import Internet
-from tests.security.lab import CONNECT, engine_of_ones_own, settings_of_ones_own, shell, start
-from tests.security.test_network_closed import listening
-from warren.engine.oci import crun, firewall, runsc
+from tests.security.lab import engine_of_ones_own, settings_of_ones_own, shell, start
+from tests.security.test_walls import ids_outside
+from warren.engine.oci import confine, crun, runsc
 from warren.engine.oci.engine import OciEngine
+from warren.engine.oci.uids import UIDS_PER_SLOT
 
 pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(240)]
 
@@ -52,6 +52,20 @@ def processes_of_the_host(bundle: Bundle) -> None:
     bundle["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
 
 
+def no_user_namespace(bundle: Bundle) -> None:
+    _without(bundle, "user")
+    del bundle["linux"]["uidMappings"], bundle["linux"]["gidMappings"]
+
+
+def _without(bundle: Bundle, namespace: str) -> None:
+    bundle["linux"]["namespaces"] = [each for each in bundle["linux"]["namespaces"] if each["type"] != namespace]
+
+
+def no_pid_namespace(bundle: Bundle) -> None:
+    processes_of_the_host(bundle)  # the kernel mounts no /proc of one's own for a PID namespace of somebody else
+    _without(bundle, "pid")
+
+
 def one_device_more(bundle: Bundle) -> None:
     fuse = {"destination": "/dev/fuse", "type": "bind", "source": "/dev/fuse", "options": ["bind"]}
     bundle["mounts"].append(fuse)
@@ -77,6 +91,7 @@ CASES = {
     "crun: neither, mounts": ("crun", neither, "mount tmpfs"),
     "crun: no masks": ("crun", no_masks, "no file of /proc itself opens for writing"),
     "crun: no masks, reading": ("crun", no_masks, "kernel memory, log, keys and symbols are not read"),
+    "crun: the host's PID namespace": ("crun", no_pid_namespace, "processes of the host are not signalled"),
     "crun: the host's /proc": ("crun", processes_of_the_host, "processes of the host are not seen"),
     "crun: a device more": ("crun", one_device_more, "/dev holds only what we put there"),
     "crun: guestd's folder for writing": (
@@ -125,6 +140,25 @@ async def test_without_the_control_the_probe_turns_red(
         await engine.destroy(box.id)
 
 
+@pytest.mark.switched_off("A7", runtime="crun")
+async def test_without_its_user_namespace_root_inside_is_root_outside(
+    engine: OciEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _weaken(monkeypatch, "crun", no_user_namespace)
+    settings = confine.settings
+    # Without it crun makes the nodes of /dev itself, which the device cgroup refuses.
+    monkeypatch.setattr(
+        confine, "settings", lambda size: [one for one in settings(size) if one.controller != "devices"]
+    )
+    box = await start(engine, "crun")
+    try:
+        uids, (_, outside, size) = ids_outside(engine._places.sandboxes / box.id / "placement.json")
+        assert uids == {outside} == {0}
+        assert size > UIDS_PER_SLOT
+    finally:
+        await engine.destroy(box.id)
+
+
 def _weaken(monkeypatch: pytest.MonkeyPatch, runtime: str, weaken: Callable[[Bundle], None]) -> None:
     module, name = (crun, "crun_bundle") if runtime == "crun" else (runsc, "runsc_bundle")
     made = getattr(module, name)
@@ -135,37 +169,3 @@ def _weaken(monkeypatch: pytest.MonkeyPatch, runtime: str, weaken: Callable[[Bun
         return bundle
 
     monkeypatch.setattr(module, name, weakened)
-
-
-async def _reaches(without: str, target: tuple[str, int], folder: Path, guest: Path, patch: pytest.MonkeyPatch) -> bool:
-    """Whether a sandbox opens a connection when these rules are not there."""
-    assert firewall.RULES.count(without) == 1
-    patch.setattr(firewall, "RULES", firewall.RULES.replace(without, ""))
-    async with engine_of_ones_own(settings_of_ones_own("crun", folder, guest)) as engine:
-        box = await start(engine, "crun")
-        gateway = str(engine._plan.gateway)
-        host, port = target
-        said = await asyncio.to_thread(shell, box.address, CONNECT.format(targets=[(host or gateway, port)]))
-        return said.split()[-1] == "open"
-
-
-@pytest.mark.switched_off("B3")
-async def test_without_the_closed_blocks_a_trap_is_reached(
-    internet: Internet, tmp_path: Path, probes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rule = "        ip daddr @closed goto refuse\n"
-    assert await _reaches(rule, (internet.traps[0], 80), tmp_path, probes, monkeypatch)
-    assert [visit for visit in internet.visits() if visit[0] == internet.traps[0]]
-
-
-@pytest.mark.switched_off("B1")
-async def test_without_the_input_rule_the_host_is_reached(
-    tmp_path: Path, probes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rule = "\n        ct state established,related accept\n        goto refuse\n    }}\n    chain through_host"
-    rest = "\n    }}\n    chain through_host"
-    monkeypatch.setattr(firewall, "RULES", firewall.RULES.replace(rule, rest))
-    rule = '        iifname != "{bridge}" accept'
-    with listening("0.0.0.0") as ((_, port), callers):
-        assert await _reaches(rule, ("", port), tmp_path, probes, monkeypatch)
-    assert callers

@@ -68,17 +68,22 @@ async def test_is_refused(box: Lab, command: str) -> None:
     assert answer == "refused\n"
 
 
+def ids_outside(record: Path) -> tuple[set[int], tuple[int, ...]]:
+    """Host uids of a sandbox's first process, and the line that maps its ids: inside, outside, size."""
+    process = Path("/proc", str(json.loads(record.read_text())["pid"]))
+    lines = (process / "status").read_text().splitlines()
+    uids = next(line for line in lines if line.startswith("Uid:")).split()[1:]
+    return {int(uid) for uid in uids}, tuple(map(int, (process / "uid_map").read_text().split()))
+
+
 @pytest.mark.threat("A7", runtime="crun")
 async def test_files_of_root_inside_are_nobodys_outside(box: Lab, runtime: str) -> None:
     if runtime != "crun":
         pytest.skip("gVisor's processes on the host are its own")
     seen: set[int] = set()
     for placement in (box.one, box.two):
-        process = Path("/proc", str(json.loads(box.record(placement).read_text())["pid"]))
-        inside, outside, size = map(int, (process / "uid_map").read_text().split())
-        lines = (process / "status").read_text().splitlines()
-        uids = next(line for line in lines if line.startswith("Uid:")).split()[1:]
-        assert {int(uid) for uid in uids} == {outside}
+        uids, (inside, outside, size) = ids_outside(box.record(placement))
+        assert uids == {outside}
         assert (inside, size) == (0, UIDS_PER_SLOT)
         assert outside >= UID_BASE
         seen.add(outside)

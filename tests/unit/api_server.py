@@ -63,14 +63,15 @@ class ApiServer:
 
 @asynccontextmanager
 async def api_server(
-    state: Path, sql: bool = False, builder: Builder | None = None, **settings: Any
+    state: Path, sql: bool = False, url: str = "", builder: Builder | None = None, **settings: Any
 ) -> AsyncGenerator[ApiServer]:
     """`settings` in place of their defaults; without the pool, which only some tests want.
 
-    `sql`: on SQLite, for tests of what a real database makes of odd values.
+    `sql`: on SQLite, for tests of what a real database makes of odd values; `url`: on that database.
     """
     engine, guest, audit = FakeEngine(), FakeGuest(), MemoryAudit()
-    store: Store = SqlStore(f"sqlite+aiosqlite:///{state / 'warren.db'}") if sql else MemoryStore()
+    url = url or (f"sqlite+aiosqlite:///{state / 'warren.db'}" if sql else "")
+    store: Store = SqlStore(url) if url else MemoryStore()
     await engine.open()
     await store.open()
     await store.put_template(BASE)

@@ -63,3 +63,10 @@ def test_entries_of_any_form_never_raise(entry: dict[str, Any]) -> None:
 
 def test_deep_nesting_does_not_raise() -> None:
     assert parse_logs(b'{"entries":' + b"[" * 200_000, 1).entries == ()
+
+
+def test_entries_that_were_lost_are_counted() -> None:
+    lost, entry = parse_logs(document({**GOOD, "seq": 12}), 2).entries
+    assert (lost.level, lost.logger, lost.message.split()[0]) == (Level.WARN, "warren", "9")
+    assert entry.at == lost.at
+    assert len(parse_logs(document({**GOOD, "seq": 12}), 0).entries) == 1  # a server that begins has lost nothing

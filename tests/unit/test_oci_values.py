@@ -30,7 +30,15 @@ SPEC = SandboxSpec(
     hostname="box",
     resources=Resources(cpu_count=2, memory_mb=1024, disk_mb=2048, pids=1024),
 )
-PATHS = bundle.Paths(Path("/b/root"), Path("/b/guest"), Path("/layers"), "/warren/x", Path("/b/boot"), Path("/b/mem"))
+PATHS = bundle.Paths(
+    Path("/b/root"),
+    Path("/b/guest"),
+    Path("/layers"),
+    "/warren/x",
+    Path("/b/boot"),
+    Path("/b/mem"),
+    Path("/proc/7/fd/3"),
+)
 
 
 def test_a_slot_is_derived_from_its_index() -> None:
@@ -109,7 +117,7 @@ def test_every_tmpfs_has_a_size_or_is_read_only() -> None:
 
 def test_crun_gets_a_user_namespace_of_the_slots_range() -> None:
     linux = _crun()["linux"]
-    assert {"type": "user"} in linux["namespaces"]
+    assert {"type": "user", "path": "/proc/7/fd/3"} in linux["namespaces"]
     assert linux["uidMappings"] == linux["gidMappings"] == [{"containerID": 0, "hostID": 1_196_608, "size": 65_536}]
 
 

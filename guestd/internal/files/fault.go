@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 )
 
 // fault is a failure with its place on both wires.
@@ -67,8 +69,13 @@ func faultOf(err error, path string) *fault {
 	case syscall.ENOENT:
 		return missing(path)
 	case syscall.ENOSPC, syscall.EDQUOT:
-		return &fault{http.StatusInsufficientStorage, connect.CodeResourceExhausted, fmt.Sprintf(
-			"cannot write '%s': not enough disk space available; remove files or use a larger disk", path)}
+		short := "not enough disk space available; remove files or use a larger disk"
+		if hasNoInodes(path) {
+			short = "not enough disk space available for another file (inodes); remove some files"
+		}
+		return &fault{http.StatusInsufficientStorage, connect.CodeResourceExhausted, fmt.Sprintf("cannot write '%s': %s", path, short)}
+	case syscall.EMFILE, syscall.ENFILE:
+		return tooMuch("cannot open '%s': guestd has as many files open (RLIMIT_NOFILE) as it may have; try again later", path)
 	case syscall.ENOTDIR:
 		return invalid("cannot use '%s': a part of it is not a directory", path)
 	case syscall.EISDIR:
@@ -84,6 +91,12 @@ func faultOf(err error, path string) *fault {
 		return &fault{http.StatusForbidden, connect.CodePermissionDenied, fmt.Sprintf("cannot work on '%s': %s", path, errno)}
 	}
 	return internal("cannot work on '%s': %s", path, errno)
+}
+
+// hasNoInodes says whether it is the number of files that has run out where path is, not the bytes.
+func hasNoInodes(path string) bool {
+	var found unix.Statfs_t
+	return unix.Statfs(filepath.Dir(path), &found) == nil && found.Files > 0 && found.Ffree == 0
 }
 
 // rpcError is the form that Connect sends.

@@ -62,7 +62,7 @@ func (t *Tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case t.places <- struct{}{}:
 		defer func() { <-t.places }()
 	default:
-		refuse(w, http.StatusTooManyRequests, "cannot open another tunnel; close some first")
+		refuse(w, http.StatusTooManyRequests, "cannot open another tunnel: "+strconv.Itoa(maxTunnels)+" are open; close some first")
 		return
 	}
 	server, err := dial(port)

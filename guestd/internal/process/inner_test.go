@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"connectrpc.com/connect"
 
 	processpb "warren.dev/guestd/gen/process"
 )
@@ -42,6 +47,25 @@ func TestResultsAreKeptForTheirTimeOnly(t *testing.T) {
 			t.Error("still kept")
 		}
 	})
+}
+
+func TestEachLimitIsNamed(t *testing.T) {
+	cmd := &command{name: "x"}
+	for _, c := range []struct {
+		err  error
+		name string
+	}{
+		{errTooMany, "10000"},
+		{cmd.failure(syscall.EAGAIN), "processes and threads (pids)"},
+		{cmd.failure(syscall.ENOMEM), "memory"},
+		{cmd.failure(syscall.EMFILE), "RLIMIT_NOFILE"},
+		{noStdio(&os.PathError{Op: "open", Path: "/dev/ptmx", Err: syscall.ENOSPC}), "terminals (PTYs)"},
+		{noStdio(syscall.EMFILE), "RLIMIT_NOFILE"},
+	} {
+		if connect.CodeOf(c.err) != connect.CodeResourceExhausted || !strings.Contains(c.err.Error(), c.name) {
+			t.Errorf("%q does not name %q", c.err, c.name)
+		}
+	}
 }
 
 func TestResultsAreBounded(t *testing.T) {

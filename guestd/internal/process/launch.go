@@ -98,8 +98,11 @@ func (c *command) failure(err error) error {
 	case errors.Is(err, syscall.EAGAIN):
 		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
 			"cannot run '%s': the sandbox's processes and threads (pids) have reached their limit; end some first", c.name))
-	case errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE):
-		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("cannot run '%s': %w", c.name, err))
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return tooManyFiles(fmt.Sprintf("run '%s'", c.name))
+	case errors.Is(err, syscall.ENOMEM):
+		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
+			"cannot run '%s': the sandbox has no memory left; end some processes first", c.name))
 	}
 	return internal(fmt.Errorf("cannot run '%s': %w", c.name, err))
 }

@@ -3,9 +3,11 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -75,7 +77,7 @@ func (s *Service) spawn(cmd *command, request *processpb.StartRequest) (*process
 		return nil, invalid(err)
 	}
 	if err != nil {
-		return nil, connect.NewError(connect.CodeResourceExhausted, err)
+		return nil, noStdio(err)
 	}
 	p := newProcess(request, io)
 	p.killed = oomKilled()
@@ -92,6 +94,23 @@ func (s *Service) spawn(cmd *command, request *processpb.StartRequest) (*process
 	}
 	p.pid = uint32(p.child.Pid())
 	return p, nil
+}
+
+// noStdio names the limit that a command without pipes or a terminal has met.
+func noStdio(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return connect.NewError(connect.CodeResourceExhausted, errors.New(
+			"cannot open a terminal: the sandbox has as many terminals (PTYs) as it may have; close some first"))
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return tooManyFiles("start a process")
+	}
+	return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("cannot start a process: %w", err))
+}
+
+func tooManyFiles(what string) error {
+	return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
+		"cannot %s: guestd has as many files open (RLIMIT_NOFILE) as it may have; end some processes first", what))
 }
 
 func openStdio(user account.User, request *processpb.StartRequest) (*stdio, error) {

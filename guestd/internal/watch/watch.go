@@ -78,7 +78,8 @@ func (s *Service) open(path string, opts options) (*watcher, error) {
 		hub, err := newHub(s.describe, s.log)
 		if err != nil {
 			s.mu.Unlock()
-			return nil, exhausted("cannot start watching: %s", err)
+			return nil, exhausted("cannot start watching: %s; programs inside may have all that the sandbox may have "+
+				"of inotify instances or open files: end some", err)
 		}
 		s.hub = hub
 	}

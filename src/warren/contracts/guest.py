@@ -42,7 +42,10 @@ class GuestIdentity:
 
 @dataclass(frozen=True, slots=True)
 class GuestLogs:
-    """Entries after the asked sequence number; `last` is the number to ask with next time."""
+    """Entries after the asked sequence number, before them one that counts those that were lost, if any were.
+
+    `last` is the number to ask with next time.
+    """
 
     entries: Sequence[LogEntry]
     last: int

@@ -140,9 +140,16 @@ def parse_logs(answer: bytes, after: int) -> GuestLogs:
     for raw in cast("list[Any]", listed)[: limits.GUEST_LOG_BATCH]:
         parsed = _entry(raw)
         if parsed is not None and parsed[0] > last:
+            if not entries and after and parsed[0] > after + 1:
+                entries.append(_lost(parsed[0] - after - 1, parsed[1].at))
             last = parsed[0]
             entries.append(parsed[1])
     return GuestLogs(tuple(entries), last)
+
+
+def _lost(count: int, at: datetime) -> LogEntry:
+    message = f"{count} entries of this log were lost: the sandbox wrote faster than they are fetched and kept"
+    return LogEntry(at=at, level=Level.WARN, logger="warren", message=message)
 
 
 def _entry(raw: Any) -> tuple[int, LogEntry] | None:

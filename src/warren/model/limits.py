@@ -37,6 +37,8 @@ MAX_NETWORK_RULES = 128
 """Entries of allowOut and of denyOut each; every one becomes an element of a kernel set."""
 MAX_OPEN_FILES = 65_536
 """RLIMIT_NOFILE inside; gVisor and Linux both handle it, more is only good for exhaustion."""
+MAX_TERMINALS = 256
+"""Pseudo-terminals of one sandbox under crun: the kernel has 3,072 for all of a machine (kernel.pty.max)."""
 
 # --- one project -------------------------------------------------------------------------------------------
 PROJECT_MAX_SANDBOXES = 200

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from warren.model.errors import Busy, Conflict, NoSpace, Unavailable, WarrenError
+from warren.model.errors import BadRequest, Busy, Conflict, NoSpace, Unavailable, WarrenError
 
 _SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _SQLITE_FULL = {sqlite3.SQLITE_FULL}
@@ -16,6 +16,7 @@ _SQLITE_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES_BUSY = {"40001", "40P01", "53300", "55P03", "57014"}
 _POSTGRES_FULL = {"53100"}
+_POSTGRES_NO_TEXT = {"22021", "22P05"}
 
 
 @contextmanager
@@ -44,6 +45,8 @@ def meaning(error: BaseException | None) -> WarrenError:
         return Busy("cannot reach the database in time: it is locked; try again")
     if primary in _SQLITE_FULL or state in _POSTGRES_FULL:
         return NoSpace()
+    if state in _POSTGRES_NO_TEXT:
+        return BadRequest("cannot look up or store text with NUL characters; leave them out")
     if primary in _SQLITE_BROKEN:
         return Unavailable("cannot read the database: its file is damaged; restore it from a backup")
     return Unavailable(f"cannot use the database: {error}")

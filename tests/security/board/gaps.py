@@ -23,6 +23,10 @@ GAPS = (
     ),
     Gap("B10", "rules are by address", "not held"),
     Gap("C3", "the host's disk is thin-provisioned: keep it larger than what is promised"),
+    Gap(
+        "C7",
+        "processors are shared fairly, by the kernel's accounts; times are measured where the machine is one's own",
+    ),
     Gap("D4", "metadata, names and the commands in sandboxes' logs are in clear in the database"),
     Gap("D6", "files lie in the open while their sandbox runs: encrypt that disk"),
     Gap("F1", "who is root and has the key rewrites all of it, seen only against a head noted elsewhere"),

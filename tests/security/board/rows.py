@@ -121,7 +121,19 @@ ROWS = {
     "C5": Row("connections without end", "4,096 tracked ones a sandbox, 1,000 open requests through the gateway"),
     "C6": Row(
         "floods of output, slow readers, many processes, many watchers",
-        "bounded memory in guestd, back-pressure to the writer",
+        "bounded memory in guestd and in the server, back-pressure to the writer",
+    ),
+    "C7": Row(
+        "a neighbour beside a sandbox at its worst: processors, memory, forks, disk, inodes, page cache, output, "
+        "packets, sockets, watches, terminals, log spam",
+        "limits for each sandbox; processors go by weight: to each by its size, and to the server before all of them; "
+        "`make attack` measures a neighbour's `true` beside each kind",
+    ),
+    "C8": Row(
+        "what the kernel counts for a whole machine: inotify instances and watches, pending signals, message queues, "
+        "terminals",
+        "a sandbox's user namespace belongs to a host uid of its own, so they are counted for it alone; 256 terminals "
+        "(crun); gVisor has counts of its own",
     ),
     "D1": Row(
         "another project's sandboxes, keys and templates",

@@ -101,6 +101,7 @@ class Paths:
     cgroup: str
     boot_id: Path | None = None
     meminfo: Path | None = None
+    user_namespace: Path | None = None
     counters: Sequence[tuple[str, Path]] = ()
     """Of the sandbox's own cgroup, named as below /sys/fs/cgroup; none with v2, where the group itself is shown."""
 
@@ -112,7 +113,7 @@ def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
         spec,
         paths,
         # gVisor's /dev takes no size, and what fills it is memory; read-only its devices work all the same.
-        mounts=[*_mounts(spec, paths, "ro"), _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")],
+        mounts=[*_mounts(spec, paths, dev="ro"), _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro")],
         linux={
             "namespaces": _namespaces(slot),
             "cgroupsPath": paths.cgroup,
@@ -166,9 +167,12 @@ def crun_bundle(
     return _bundle(
         spec,
         paths,
-        mounts=[*_mounts(spec, paths, f"size={DEV_BYTES}"), *_truthful_mounts(paths)],
+        mounts=[
+            *_mounts(spec, paths, dev=f"size={DEV_BYTES}", terminals=[f"max={limits.MAX_TERMINALS}"]),
+            *_truthful_mounts(paths),
+        ],
         linux={
-            "namespaces": [*_namespaces(slot), {"type": "user"}],
+            "namespaces": [*_namespaces(slot), {"type": "user", "path": str(paths.user_namespace)}],
             "uidMappings": mapping,
             "gidMappings": mapping,
             **({} if own_cgroup else _cgroup(spec, paths)),
@@ -245,12 +249,13 @@ def _resources(spec: SandboxSpec, pids: int) -> Json:
     }
 
 
-def _mounts(spec: SandboxSpec, paths: Paths, *dev_options: str) -> list[Json]:
+def _mounts(spec: SandboxSpec, paths: Paths, *, dev: str, terminals: Sequence[str] = ()) -> list[Json]:
     shm = min(spec.resources.memory_mb * MIB // SHM_SHARE, SHM_MAX_BYTES)
+    pts = ("nosuid", "noexec", "newinstance", "ptmxmode=666", "mode=620", "gid=5", *terminals)
     return [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
-        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", *dev_options),
-        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=666", "mode=620", "gid=5"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "noexec", "strictatime", "mode=755", dev),
+        _mount("/dev/pts", "devpts", "devpts", *pts),
         _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _mount(GUEST_DIR, "bind", str(paths.guest_dir), "rbind", "ro", "nosuid", "nodev"),

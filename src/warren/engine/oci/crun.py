@@ -75,6 +75,7 @@ class Crun:
             cgroup=self._cgroups.path(spec.id),
             boot_id=folder / "boot_id",
             meminfo=folder / "meminfo",
+            user_namespace=Path(f"/proc/{os.getpid()}/fd/{namespace}"),
             counters=self._cgroups.counters(spec.id),
         )
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")

@@ -1,4 +1,9 @@
-"""User namespaces that only stand for a mapping of ids: idmapped mounts want one to read the mapping from."""
+"""The user namespace of a slot: crun's sandbox joins it, and its idmapped mounts read the mapping of ids from it.
+
+Its owner is the slot's own host uid. The kernel counts what there may be few of (inotify instances and watches, pending
+signals, message queues) for the owner too: with root as everybody's owner, one sandbox would take them from all others
+and from the host.
+"""
 
 import os
 import select
@@ -39,8 +44,11 @@ class UserNamespaces:
 
 def _make(base: int) -> int:
     # A process of several threads may not enter a user namespace, so one that does nothing else makes it.
+    owner = ["setpriv", f"--reuid={base}", f"--regid={base}", "--clear-groups"]
+    # A distribution may let only the privileged make user namespaces.
+    allowed = ["--inh-caps=+sys_admin", "--ambient-caps=+sys_admin"]
     with subprocess.Popen(
-        ["unshare", "--user", "cat"],
+        [*owner, *allowed, "unshare", "--user", "cat"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
