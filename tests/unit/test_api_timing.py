@@ -24,6 +24,7 @@ NOBODY_S = {
     Names.SANDBOX: "i" + "0" * 20,
     Names.KEY: "6a1f3c9e-0000-4000-8000-00000000dead",
     Names.TEMPLATE: "nobodys",
+    Names.SECRET: "nobodys",
 }
 WITH_IDS = [route for what in NOBODY_S for route in naming(what)]
 CHOSEN = WITH_IDS if os.environ.get("WARREN_ATTACK_WHOLE") else WITH_IDS[:1]
@@ -65,13 +66,21 @@ async def asked(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Aske
         await server.store.put_template(
             replace(BASE, id="tprivate", project_id=server.project.id, names=("mine",), public=False)
         )
-        things = {Names.SANDBOX: (alive, ended), Names.KEY: (key.id,), Names.TEMPLATE: ("tprivate", "mine")}
+        secret = (await server.client.post("/secrets", json={"name": "mine", "value": "x"})).json()["secretID"]
+        things = {
+            Names.SANDBOX: (alive, ended),
+            Names.KEY: (key.id,),
+            Names.TEMPLATE: ("tprivate", "mine"),
+            Names.SECRET: (secret, "mine"),
+        }
         yield Asked(server, await server.other_project(), things)
 
 
 def test_every_route_with_an_id_is_asked() -> None:
-    assert {title(route) for route in WITH_IDS} == {title(route) for route in ROUTES if "{" in route.path}
-    assert {line.names for line in LINES.values()} == {*NOBODY_S, Names.NOTHING}
+    signed = naming(Names.UPLOAD)  # nothing is looked up for a link that is not signed
+    with_ids = [*WITH_IDS, *signed]
+    assert {title(route) for route in with_ids} == {title(route) for route in ROUTES if "{" in route.path}
+    assert {line.names for line in LINES.values()} == {*NOBODY_S, Names.NOTHING, Names.UPLOAD}, "add one to `things`"
 
 
 @pytest.mark.parametrize("route", CHOSEN, ids=title)

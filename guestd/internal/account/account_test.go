@@ -144,7 +144,6 @@ func TestRequestedName(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(passwd), []byte(groups))
-	f.Add([]byte(":::::::"), []byte(":::,,,"))
 	f.Fuzz(func(t *testing.T, users, entries []byte) {
 		all := parseGroup(entries)
 		for _, user := range parsePasswd(users) {
@@ -159,9 +158,6 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzResolve(f *testing.F) {
-	for _, path := range []string{"", "~", "~/x", "~x", "a/../..", "/a", "\x00", "~\x00"} {
-		f.Add(path, "")
-	}
 	f.Fuzz(func(t *testing.T, path, workdir string) {
 		got, err := User{Home: "/home/user"}.Resolve(path, workdir)
 		if err == nil && (got == "" || got[0] != '/' || strings.ContainsRune(got, 0)) {

@@ -18,11 +18,6 @@ import (
 )
 
 func FuzzMultipart(f *testing.F) {
-	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nx\r\n--b--\r\n"))
-	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"../../ü/\\\"q\"\r\n\r\n--b\r\n\r\n"))
-	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=file; filename*=utf-8''%2e%2e\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41\r\n--b--"))
-	f.Add([]byte("--b\r\n\r\n\r\n--b--"))
-	f.Add([]byte("--b"))
 	dir := f.TempDir()
 	service := New(state.New(), account.New("/none", "/none"), journal.New(time.Now))
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -63,10 +58,6 @@ func firstFile(body []byte) ([]byte, bool) {
 }
 
 func FuzzDisposition(f *testing.F) {
-	for _, header := range []string{`form-data; name="file"; filename="a/b ü.txt"`, `form-data; name=file; filename*=utf-8''%e2%82%ac`,
-		`form-data; name="file"; filename="\"\\"`, `attachment; name=file`, `form-data`, ``} {
-		f.Add(header)
-	}
 	f.Fuzz(func(t *testing.T, header string) {
 		name, filename, err := disposition(header)
 		if err != nil && (name != "" || filename != "") {
@@ -79,10 +70,6 @@ func FuzzDisposition(f *testing.F) {
 }
 
 func FuzzMetadata(f *testing.F) {
-	f.Add("X-Metadata-Key", "value")
-	f.Add("x-metadata-", "")
-	f.Add("X-Metadata-A/b", "\x7f")
-	f.Add("X-Metadata-\u212a", "kelvin")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		metadata, err := parseMetadata(http.Header{name: {value}})
 		if err != nil && len(metadata) > 0 {
@@ -97,9 +84,6 @@ func FuzzMetadata(f *testing.F) {
 }
 
 func FuzzAcceptEncoding(f *testing.F) {
-	f.Add("gzip, deflate")
-	f.Add("gzip;q=0.5, *;q=0")
-	f.Add("identity;q=0;q=1,,;")
 	f.Fuzz(func(t *testing.T, value string) {
 		got := chooseCoding(http.Header{"Accept-Encoding": {value}})
 		if got == codingGzip && !strings.Contains(strings.ToLower(value), "gzip") {
@@ -109,9 +93,6 @@ func FuzzAcceptEncoding(f *testing.F) {
 }
 
 func FuzzDownloadHeaders(f *testing.F) {
-	f.Add("bytes=0-1,3-", `W/"x"`, "a/b\r\n")
-	f.Add("bytes=-0", `"`, "\xff")
-	f.Add("bytes=9223372036854775807-", "*", "")
 	bench := newBench(f)
 	write(f, bench.home+"/f", "0123456789")
 	f.Fuzz(func(t *testing.T, ranges, tag, name string) {

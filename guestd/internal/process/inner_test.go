@@ -183,9 +183,6 @@ func TestFullListenerHoldsThePublisherUntilItLeaves(t *testing.T) {
 }
 
 func FuzzKeepaliveInterval(f *testing.F) {
-	for _, seed := range []string{"50", "0", "-1", "", "9223372036854775807", "1e3", "x"} {
-		f.Add(seed)
-	}
 	f.Fuzz(func(t *testing.T, text string) {
 		got := keepaliveInterval(http.Header{"Keepalive-Ping-Interval": {text}})
 		if got < time.Second || got > maxKeepalive {
@@ -195,8 +192,6 @@ func FuzzKeepaliveInterval(f *testing.F) {
 }
 
 func FuzzReplayWanted(f *testing.F) {
-	f.Add("65536")
-	f.Add("-1")
 	f.Fuzz(func(t *testing.T, text string) {
 		if got := replayWanted(http.Header{ReplayHeader: {text}}); got < 0 || got > maxReplayBytes {
 			t.Errorf("%q gives %d", text, got)
@@ -205,8 +200,6 @@ func FuzzReplayWanted(f *testing.F) {
 }
 
 func FuzzSessionOf(f *testing.F) {
-	f.Add([]byte("7 (a) b) S 1 7 9 0"))
-	f.Add([]byte("7 (a) Z 1 7 9 0"))
 	f.Fuzz(func(t *testing.T, stat []byte) {
 		if session, alive := sessionOf(stat); alive && session <= 0 {
 			t.Errorf("%q gives %d", stat, session)
@@ -216,9 +209,6 @@ func FuzzSessionOf(f *testing.F) {
 
 // FuzzReplay compares the ring with a plain record of everything.
 func FuzzReplay(f *testing.F) {
-	f.Add(uint64(1), 10, 1000)
-	f.Add(uint64(2), 3000, 2)
-	f.Add(uint64(3), 40, 33000)
 	f.Fuzz(func(t *testing.T, seed uint64, pieces, largest int) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		var ring replay

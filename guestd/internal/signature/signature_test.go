@@ -76,9 +76,6 @@ func TestCheck(t *testing.T) {
 }
 
 func FuzzCheck(f *testing.F) {
-	f.Add("path=%2Fa&username=user&signature=v1_x", "tok")
-	f.Add("path=/a&signature=v1_&signature_expiration=-1", "")
-	f.Add("signature=%zz;", "tok")
 	f.Fuzz(func(t *testing.T, raw, token string) {
 		values, _ := url.ParseQuery(raw)
 		if err := Check(values, Read, token, now); err == nil && !strings.HasPrefix(values.Get("signature"), "v1_") {

@@ -45,8 +45,6 @@ func TestHiddenNames(t *testing.T) {
 }
 
 func FuzzParseRaw(f *testing.F) {
-	f.Add([]byte{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
-	f.Add([]byte{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255})
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		for len(buf) > 0 {
 			_, rest, ok := parseRaw(buf)

@@ -1,26 +1,23 @@
 """Templates: finding one by the many ways to name it, and where its image lies."""
 
 import asyncio
-import json
 import os
 import shutil
 import struct
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from hashlib import sha256
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from warren.contracts.clock import Clock
 from warren.contracts.store import Store
 from warren.contracts.template_store import BuildQuery, TemplateQuery
+from warren.control import built_in
 from warren.model.build import Build
 from warren.model.errors import BadRequest, Forbidden, ServerAway, TemplateNotFound
 from warren.model.project import Project
-from warren.model.sandbox import Resources
 from warren.model.snapshot import DEFAULT_TAG
 from warren.model.template import Reference, Template, TemplateEntry, TemplateImage, TemplateTag, checked_tags
 
@@ -71,16 +68,20 @@ class TemplateFiles:
             shutil.copyfile(source, partial)
         partial.rename(home / _IMAGE)
 
-    def take_in(self, cache: Path) -> list[dict[str, Any]]:
-        """Adopt the newest image of each name that set-up left in `cache`; returns their descriptions."""
-        newest: dict[str, tuple[dict[str, Any], Path]] = {}
+    def take_in(self, cache: Path) -> list[Template]:
+        """Adopt the newest image of each name that set-up left in `cache`; what is none is left out, with a word."""
+        newest: dict[str, tuple[Template, Path]] = {}
         for file in cache.glob("*/template.json"):
-            found: dict[str, Any] = json.loads(file.read_bytes())
-            name = str(found["name"])
-            if name not in newest or found["created"] > newest[name][0]["created"]:
+            try:
+                found = built_in.parse(file.read_bytes())
+            except BadRequest as error:
+                log.warning("no template", file=str(file), error=error.message)
+                continue
+            name = found.names[0]
+            if name not in newest or found.created_at > newest[name][0].created_at:
                 newest[name] = (found, file.parent / _IMAGE)
         for found, image in newest.values():
-            self.adopt(image, found["digest"])
+            self.adopt(image, found.digest)
         return [found for found, _ in newest.values()]
 
 
@@ -183,8 +184,7 @@ class Templates:
 
     async def register_built_in(self, cache: Path) -> None:
         """Take in the built-in templates that set-up left in the cache: one folder each, the newest wins."""
-        for description in await asyncio.to_thread(self._files.take_in, cache):
-            template = _built_in(description)
+        for template in await asyncio.to_thread(self._files.take_in, cache):
             await self._store.put_template(template)
             log.info("built-in template registered", name=template.names[0], digest=template.digest)
 
@@ -197,23 +197,3 @@ def _some(tags: Sequence[str]) -> tuple[str, ...]:
     if not tags:
         raise BadRequest("At least one tag is required")
     return checked_tags(tags)
-
-
-def _built_in(content: dict[str, Any]) -> Template:
-    """Ids are derived from the name: the same on every machine, and for every build of it."""
-    name = str(content["name"])
-    return Template(
-        id="t" + sha256(f"built-in:{name}".encode()).hexdigest()[:19],
-        project_id=None,
-        names=(name, *content.get("aliases", ())),
-        build_id=str(uuid.UUID(bytes=sha256(content["digest"].encode()).digest()[:16], version=4)),
-        digest=content["digest"],
-        resources=Resources(
-            cpu_count=int(content["cpuCount"]), memory_mb=int(content["memoryMB"]), disk_mb=int(content["diskMB"])
-        ),
-        created_at=datetime.fromisoformat(content["created"]).astimezone(UTC),
-        default_user=content["defaultUser"],
-        default_workdir=content["defaultWorkdir"],
-        start_command=content.get("startCommand"),
-        ready_command=content.get("readyCommand"),
-    )

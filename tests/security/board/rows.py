@@ -96,9 +96,9 @@ ROWS = {
         "one strict parser, limits by name, a closed list of what passes",
     ),
     "B8": Row(
-        "what a guest or a service in a sandbox answers",
-        "bounded, and fuzzed from a kept corpus: logs, command streams, tunnels, relayed answers, the files of a build "
-        "(`make fuzz`)",
+        "what a guest or a service in a sandbox answers, and what comes with an image",
+        "bounded, and fuzzed from a kept corpus: logs, command streams, tunnels, relayed answers, the files of a "
+        "build, descriptions of templates (`make fuzz`)",
     ),
     "B9": Row("cookies that one sandbox's page sets for all names of the domain", "nothing stops them"),
     "B10": Row("DNS tunnels, domain fronting, names behind an allowed address", "domain rules are refused with 501"),
