@@ -27,7 +27,7 @@ test-guestd: setup
 
 test-server: setup
 	@scripts/setup tests
-	$(BIN)/pytest --ignore=tests/e2e $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	$(BIN)/pytest --ignore=tests/e2e -m "not alone" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # In a process of its own: the client reads SSL_CERT_FILE once, when it is first used.
 test-e2e: setup
@@ -36,7 +36,7 @@ test-e2e: setup
 
 # What takes the whole machine, and would starve what runs beside it.
 test-alone: setup
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e -m alone $(PYTEST_ARGS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e tests/security -m alone $(PYTEST_ARGS)
 
 test-desktop: setup ## the desktop template: build it (1.7 GB, some minutes once), drive it, look at it in a browser
 	@scripts/setup tests desktop

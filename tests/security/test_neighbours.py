@@ -12,7 +12,7 @@ from tests.e2e.waiting import until
 from tests.memory_of import resident
 from tests.security.hogs import HOGS, beside, let_loose
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(600)]
 
 IS_WHOLE = bool(os.environ.get("WARREN_ATTACK_WHOLE"))
 SLOWER = 3.0 if IS_WHOLE else float("inf")

@@ -11,7 +11,7 @@ from tests.security.lab import engine_of_ones_own, settings_of_ones_own, shell, 
 from warren.engine.oci.engine import OciEngine
 from warren.model.sandbox import Resources
 
-pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.anyio, pytest.mark.timeout(240)]
 
 ALL = os.cpu_count() or 1
 SIZE = Resources(cpu_count=ALL, memory_mb=256, disk_mb=128, pids=200)

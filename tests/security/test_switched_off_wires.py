@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(240)]
 NUD_NOARP = 0x40
 OWN_FRAMES_ONLY = """        iifname != "{bridge}.*" accept
 """
-NEVER_BETWEEN_PORTS = """        iifname "{bridge}.*" drop
+NEVER_BETWEEN_PORTS = """        iifname "{bridge}.*" goto refuse
         oifname "{bridge}.*" drop
 """
 NEVER_THROUGH_THE_HOST = """        iifname "{bridge}" goto from_sandbox
