@@ -31,6 +31,7 @@ class Settings:
     memory_overcommit, disk_overcommit: how often the machine's memory and the disk of the state folder may be promised
     to sandboxes. Idle ones take a twentieth of theirs and less, so 10 lets 200 of 1 GiB run on 24 GiB; whether memory
     is used up is watched besides.
+    volume_mb: size in MiB of a volume for which none is asked; what is not written takes no disk.
     idle: how deep sandboxes of a template sleep while nobody uses them, see `model.idle`.
     registry_mirrors: places asked first for images of a registry, as `registry=host[:port][/path]`.
     registry_insecure: registries that may speak plain HTTP or show any certificate. registry_private: others whose
@@ -72,6 +73,7 @@ class Settings:
     registry_private: tuple[str, ...] = ()
     memory_overcommit: int = 10
     disk_overcommit: int = 10
+    volume_mb: int = 5120
     log_level: str = "info"
     log_json: bool = False
     log_file: str = ""

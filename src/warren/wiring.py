@@ -52,6 +52,8 @@ from warren.control.supervision import Supervision
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens, load_seed
 from warren.control.uploads import Uploads
+from warren.control.volume_files import VolumeFiles
+from warren.control.volumes import Volumes
 from warren.control.waking import Waking
 from warren.control.watches import Watches
 from warren.control.work import Work
@@ -147,9 +149,7 @@ def build_control(
         images=TemplateFiles(settings.templates_dir),
     )  # fmt: skip
     life, activity = _build_life(settings, on), Activity(on.clock)
-    snapshots = Snapshots(
-        engine=engine, store=store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=work
-    )
+    snapshots = _build_snapshots(on, life)
     observations = Observations(
         engine=engine, guest=guest, store=store, clock=on.clock, live=on.live, activity=activity
     )  # fmt: skip
@@ -168,6 +168,8 @@ def build_control(
         snapshots=snapshots,
         keys=Keys(store=store, clock=on.clock, ids=on.ids),
         secrets=_build_secrets(settings, on),
+        volumes=_build_volumes(settings, on),
+        volume_files=VolumeFiles(engine=engine, store=store, tokens=tokens),
         domain=settings.public_domain,
         spares=life.spares,
         meters=meters,
@@ -238,6 +240,19 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         elsewhere=Elsewhere(server_id=on.server_id, store=on.store), starting=life.starting, ending=life.ending,
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
         forking=Forking(engine=on.engine, checkpoints=life.checkpoints, starting=life.starting, work=on.work),
+    )  # fmt: skip
+
+
+def _build_snapshots(on: _Grounds, life: _Life) -> Snapshots:
+    return Snapshots(
+        engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=on.work
+    )
+
+
+def _build_volumes(settings: Settings, on: _Grounds) -> Volumes:
+    return Volumes(
+        server_id=on.server_id, engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, tokens=on.tokens,
+        work=on.work, default_mb=settings.volume_mb,
     )  # fmt: skip
 
 
@@ -338,6 +353,7 @@ async def serve(settings: Settings) -> None:
         work.spawn(control.servers.run(), "heartbeat")
         await control.supervision.adopt()
         await control.context.builds.recover()
+        await control.context.volumes.recover()
         work.spawn(control.supervision.run(), "supervision")
         work.spawn(control.observations.run(), "observations")
         work.spawn(control.denials.run(), "denials")

@@ -2,6 +2,7 @@ import pytest
 
 from tests.contract.engine_suite import EngineSuite
 from tests.contract.sleep_suite import SleepSuite
+from tests.contract.volume_suite import VolumeSuite
 from warren.contracts.engine import Engine
 from warren.engine.fake.engine import FakeEngine, FakeMachine
 from warren.model.template import TemplateImage
@@ -32,6 +33,12 @@ class TestFakeEngine(EngineSuite):
 
 
 class TestFakeEngineAsleep(SleepSuite):
+    @pytest.fixture
+    def bench(self) -> FakeBench:
+        return FakeBench()
+
+
+class TestFakeVolumes(VolumeSuite):
     @pytest.fixture
     def bench(self) -> FakeBench:
         return FakeBench()

@@ -11,6 +11,7 @@ import pytest
 from tests import addresses, leaks
 from tests.contract.engine_suite import EngineSuite
 from tests.contract.sleep_suite import SleepSuite
+from tests.contract.volume_suite import VolumeSuite
 from warren.contracts.engine import Engine
 from warren.engine.oci.engine import OciEngine
 from warren.engine.oci.record import Record
@@ -79,6 +80,15 @@ class TestOciEngine(EngineSuite):
 @pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
 @pytest.mark.parametrize("runtime", ["runsc", "crun"])
 class TestOciEngineAsleep(SleepSuite):
+    @pytest.fixture
+    def bench(self, runtime: str, tmp_path: Path) -> Iterator[OciBench]:
+        return OciBench(runtime, tmp_path)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
+@pytest.mark.parametrize("runtime", ["runsc", "crun"])
+class TestOciVolumes(VolumeSuite):
     @pytest.fixture
     def bench(self, runtime: str, tmp_path: Path) -> Iterator[OciBench]:
         return OciBench(runtime, tmp_path)

@@ -5,6 +5,7 @@ from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import StoreSuite
 from tests.contract.template_store_suite import TemplateStoreSuite
+from tests.contract.volume_store_suite import VolumeStoreSuite
 from warren.contracts.store import Store
 from warren.store.memory import MemoryStore
 
@@ -34,6 +35,12 @@ class TestMemoryStoreSecrets(SecretsStoreSuite):
 
 
 class TestMemoryStoreOfTemplates(TemplateStoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class TestMemoryStoreVolumes(VolumeStoreSuite):
     @pytest.fixture
     def store(self) -> Store:
         return MemoryStore()

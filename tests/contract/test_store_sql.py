@@ -17,6 +17,7 @@ from tests.contract.secrets_store_suite import SecretsStoreSuite
 from tests.contract.sleep_store_suite import SleepStoreSuite
 from tests.contract.store_suite import HOME, MANY, PROJECT, SECOND, T0, StoreSuite, entry, key, metric, sandbox
 from tests.contract.template_store_suite import TemplateStoreSuite
+from tests.contract.volume_store_suite import VolumeStoreSuite
 from tests.postgres_cluster import Cluster
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
@@ -64,6 +65,10 @@ class TestSqlStoreKeys(KeyStoreSuite):
 
 
 class TestSqlStoreSecrets(SecretsStoreSuite):
+    pass
+
+
+class TestSqlStoreVolumes(VolumeStoreSuite):
     pass
 
 

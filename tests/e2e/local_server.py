@@ -104,6 +104,7 @@ class LocalServer:
             "E2B_API_KEY": self.api_key,
             "E2B_API_URL": self.api_url,
             "E2B_SANDBOX_URL": self.gateway_url,
+            "E2B_VOLUME_API_URL": self.api_url,
             "E2B_DOMAIN": self.domain,
             "SSL_CERT_FILE": str(self.ca_bundle),
             "NODE_EXTRA_CA_CERTS": str(self.ca_bundle),

@@ -18,6 +18,8 @@ class Names(enum.Enum):
     TEMPLATE = "a template"
     UPLOAD = "an upload, by a signed link"
     SECRET = "a secret"
+    VOLUME = "a volume"
+    CONTENT = "a volume, opened by its token alone"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Line:
 
 _SANDBOX = "/sandboxes/{sandbox_id}"
 _SECRET = "/secrets/{secret_id}"
+_VOLUME = "/volumes/{volume_id}"
+_CONTENT = "/volumecontent/{volume_id}"
 _OWN = Line()
 _A_SANDBOX = Line(Names.SANDBOX)
 _TEMPLATE = "/templates/{template_id:path}"
@@ -90,7 +94,16 @@ LINES: dict[tuple[str, str], Line] = {
     ("GET", "/snapshots"): _OWN,
     ("GET", "/pools"): _OWN,
     ("GET", "/volumes"): _OWN,
-    ("POST", "/volumes"): Line(body={}),
+    ("POST", "/volumes"): Line(body={"name": "new"}),
+    ("GET", _VOLUME): Line(Names.VOLUME),
+    ("DELETE", _VOLUME): Line(Names.VOLUME),
+    ("GET", _CONTENT + "/dir"): Line(Names.CONTENT, query={"path": "/"}),
+    ("POST", _CONTENT + "/dir"): Line(Names.CONTENT, query={"path": "/new"}),
+    ("GET", _CONTENT + "/path"): Line(Names.CONTENT, query={"path": "/"}),
+    ("PATCH", _CONTENT + "/path"): Line(Names.CONTENT, {"mode": 511}, {"path": "/"}),
+    ("DELETE", _CONTENT + "/path"): Line(Names.CONTENT, query={"path": "/kept"}),
+    ("GET", _CONTENT + "/file"): Line(Names.CONTENT, query={"path": "/kept"}),
+    ("PUT", _CONTENT + "/file"): Line(Names.CONTENT, query={"path": "/kept"}),
     ("GET", "/secrets"): _OWN,
     ("POST", "/secrets"): Line(body={"name": "new", "value": "x"}),
     ("GET", _SECRET): Line(Names.SECRET),

@@ -166,6 +166,41 @@ async def test_another_s_secret_is_like_none(server: ApiServer, stranger: dict[s
     assert (await server.client.get(f"/secrets/{name}")).json() == mine
 
 
+@pytest.mark.parametrize("route", naming(Names.VOLUME), ids=title)
+async def test_another_s_volume_is_like_none(server: ApiServer, stranger: dict[str, str], route: Route) -> None:
+    mine = (await server.client.post("/volumes", json={"name": f"n-{route.method}", "sizeMB": 16})).json()["volumeID"]
+    nobody_s = "v" + "0" * 20
+    unknown = told(await ask(server, route, nobody_s, stranger), nobody_s)
+    assert unknown[0] == 404
+    assert told(await ask(server, route, mine, stranger), mine) == unknown
+    assert (await server.client.get(f"/volumes/{mine}")).status_code == 200
+
+
+@pytest.mark.parametrize("route", naming(Names.CONTENT), ids=title)
+async def test_only_a_volume_s_own_token_opens_its_files(server: ApiServer, route: Route) -> None:
+    name = f"c-{route.method}-{route.path[-4:].strip('/')}"
+    made = [await server.client.post("/volumes", json={"name": f"{name}{n}", "sizeMB": 16}) for n in range(2)]
+    mine, other = [answer.json() for answer in made]
+    opened = {"Authorization": f"Bearer {mine['token']}"}
+    await server.client.put(
+        f"/volumecontent/{mine['volumeID']}/file", params={"path": "/kept"}, content=b"kept", headers=opened
+    )
+    for thing in (mine["volumeID"], "v" + "0" * 20):
+        for wrong in (
+            {},
+            {"Authorization": f"Bearer {other['token']}"},
+            {"Authorization": f"Bearer {server.key}", "X-API-KEY": server.key},
+            {"Authorization": mine["token"]},
+            {"Authorization": f"Bearer {mine['token'][:-1]}"},
+            {"X-API-KEY": mine["token"]},
+        ):
+            answer = await ask(server, route, thing, wrong)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), wrong
+    listed = await server.client.get(f"/volumecontent/{mine['volumeID']}/dir", params={"path": "/"}, headers=opened)
+    assert [entry["path"] for entry in listed.json()] == ["/kept"]
+    assert (await ask(server, route, mine["volumeID"], opened)).status_code == route.status
+
+
 def private_of(server: ApiServer) -> Template:
     return replace(BASE, id="tprivate", project_id=server.project.id, names=("mine",), public=False)
 

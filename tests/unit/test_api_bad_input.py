@@ -10,7 +10,7 @@ from tests.unit.api_lines import WITH_KEY, Names, line_of, naming, path_of, titl
 from tests.unit.api_server import ApiServer, api_server
 from tests.unit.build_rig import FakeBuilder
 from warren.api.app import create_app
-from warren.api.routes import ROUTES, Route
+from warren.api.routes import ROUTES, Access, Route
 from warren.model import limits
 
 pytestmark = [pytest.mark.threat("D5"), pytest.mark.anyio]
@@ -86,7 +86,7 @@ async def test_a_body_that_is_no_object_is_400(server: ApiServer, box: str, rout
 NAMES = ("x", "%00", "%2e%2e", "..%2f..", "%ff", "ü", "%ed%a0%80", "%F0%9F%98%80", "a" * 5000, "%20", "I" + "0" * 20)
 
 
-@pytest.mark.parametrize("what", [Names.SANDBOX, Names.KEY, Names.SECRET], ids=lambda what: what.name)
+@pytest.mark.parametrize("what", [Names.SANDBOX, Names.KEY, Names.SECRET, Names.VOLUME], ids=lambda what: what.name)
 async def test_a_name_that_can_be_nobody_s_is_404(server: ApiServer, what: Names) -> None:
     for route in naming(what):
         for name in NAMES:
@@ -135,6 +135,15 @@ BAD_FIELDS: list[tuple[str, str, int, str]] = [
     ("/sandboxes/BOX/refreshes", '{"duration":' + HUGE + "}", 400, "bad_request"),
     ("/sandboxes/BOX/connect", "{}", 400, "bad_request"),
     ("/v2/sandboxes/BOX/connect", '{"timeout":0}', 400, "invalid_timeout"),
+    ("/v2/sandboxes", '{"templateID":"base","volumeMounts":[{"name":"none","path":"/x"}]}', 400, "bad_request"),
+    ("/volumes", '{"name":""}', 400, "bad_request"),
+    ("/volumes", '{"name":"a/b"}', 400, "bad_request"),
+    ("/volumes", '{"name":"a:ro"}', 400, "bad_request"),
+    ("/volumes", '{"name":"\\u0000"}', 400, "bad_request"),
+    ("/volumes", '{"name":"' + "a" * 129 + '"}', 400, "bad_request"),
+    ("/volumes", '{"name":"a","sizeMB":1}', 400, "bad_request"),
+    ("/volumes", '{"name":"a","sizeMB":' + HUGE + "}", 400, "bad_request"),
+    ("/volumes", '{"name":"a","sizeMB":1000000}', 429, "limit_reached"),
     ("/api-keys", '{"name":""}', 400, "bad_request"),
     ("/api-keys", '{"name":"\\u0000"}', 400, "bad_request"),
     ("/api-keys", '{"name":"a\\u202eb"}', 400, "bad_request"),
@@ -164,7 +173,10 @@ def queries(server: ApiServer, route: Route) -> list[str]:
     return [one["name"] for one in operation[route.method.lower()].get("parameters", []) if one["in"] == "query"]
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=title)
+OPEN_TO_KEYS = [route for route in ROUTES if route.method == "GET" and route.access is not Access.VOLUME]
+
+
+@pytest.mark.parametrize("route", OPEN_TO_KEYS, ids=title)
 async def test_a_query_is_understood_or_refused(server: ApiServer, box: str, route: Route) -> None:
     thing = "base" if line_of(route).names is Names.TEMPLATE else box
     for name in queries(server, route):

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 from warren import __version__
 from warren.api import error_mapping
@@ -16,11 +16,19 @@ from warren.api.context import Context
 from warren.api.request_meter import RequestMeter
 from warren.api.request_scope import RequestScope
 from warren.api.routes import ROUTES, Access, Route
-from warren.api.schemas import ErrorOut
+from warren.api.schemas import ErrorOut, VolumeErrorOut
 from warren.telemetry import request_id
 
-_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorOut} for status in ("4XX", "5XX")}
-_DOCUMENTED_KEY = Security(APIKeyHeader(name="X-API-KEY", auto_error=False))
+
+def _errors(model: type[ErrorOut]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": model} for status in ("4XX", "5XX")}
+
+
+_ERRORS = {access: _errors(VolumeErrorOut if access is Access.VOLUME else ErrorOut) for access in Access}
+_DOCUMENTED = {
+    Access.KEY: [Security(APIKeyHeader(name="X-API-KEY", auto_error=False))],
+    Access.VOLUME: [Security(HTTPBearer(auto_error=False))],
+}
 """For the OpenAPI document; `api.auth` is what looks."""
 
 
@@ -35,8 +43,8 @@ def create_app(context: Context) -> FastAPI:
             status_code=route.status,
             response_model_exclude_none=True,
             response_class=Response if _writes_itself(route) else JSONResponse,
-            responses=_ERRORS,
-            dependencies=[_DOCUMENTED_KEY] if route.access is Access.KEY else None,
+            responses=_ERRORS[route.access],
+            dependencies=_DOCUMENTED.get(route.access),
             name=f"{route.method} {route.path}",
         )
     error_mapping.install(app)

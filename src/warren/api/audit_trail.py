@@ -37,6 +37,11 @@ KINDS: Mapping[tuple[str, str], Kind] = {
     ("PATCH", "/templates/{template_id:path}"): Kind.TEMPLATE_PUBLISH,
     ("DELETE", "/templates/{template_id:path}"): Kind.TEMPLATE_DELETE,
     ("POST", "/volumes"): Kind.VOLUME_CREATE,
+    ("DELETE", "/volumes/{volume_id}"): Kind.VOLUME_DELETE,
+    ("POST", "/volumecontent/{volume_id}/dir"): Kind.VOLUME_CONTENT,
+    ("PATCH", "/volumecontent/{volume_id}/path"): Kind.VOLUME_CONTENT,
+    ("DELETE", "/volumecontent/{volume_id}/path"): Kind.VOLUME_CONTENT,
+    ("PUT", "/volumecontent/{volume_id}/file"): Kind.VOLUME_CONTENT,
     ("POST", "/secrets"): Kind.SECRET_CREATE,
     ("POST", "/secrets/{secret_id}"): Kind.SECRET_UPDATE,
     ("DELETE", "/secrets/{secret_id}"): Kind.SECRET_DELETE,
@@ -60,7 +65,8 @@ class AuditTrail:
             try:
                 self._audit.check()
             except AuditUnavailable as error:
-                answer = error_mapping.reply(error_mapping.status_of(type(error)), error.message, error.code)
+                status = error_mapping.status_of(type(error))
+                answer = error_mapping.reply(status, error.message, error.code, scope["path"])
                 await answer(scope, receive, send)
                 return
 

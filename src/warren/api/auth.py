@@ -20,7 +20,7 @@ class Caller:
 
 
 async def caller(request: Request) -> Caller:
-    secret = request.headers.get("x-api-key") or _bearer(request)
+    secret = request.headers.get("x-api-key") or bearer(request)
     if not secret:
         raise Unauthenticated("authorization header is missing: send your API key in X-API-KEY")
     key, project = await context(request).keys.authenticate(secret)
@@ -28,6 +28,6 @@ async def caller(request: Request) -> Caller:
     return Caller(key, project, secret)
 
 
-def _bearer(request: Request) -> str:
+def bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

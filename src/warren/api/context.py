@@ -14,6 +14,8 @@ from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.templates import Templates
 from warren.control.uploads import Uploads
+from warren.control.volume_files import VolumeFiles
+from warren.control.volumes import Volumes
 from warren.telemetry.meters import Meters
 
 
@@ -29,6 +31,8 @@ class Context:
     snapshots: Snapshots
     keys: Keys
     secrets: Secrets
+    volumes: Volumes
+    volume_files: VolumeFiles
     spares: Spares
     domain: str
     meters: Meters

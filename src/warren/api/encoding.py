@@ -16,6 +16,9 @@ from warren.api.schemas import (
     SandboxOut,
     SecretOut,
     SnapshotOut,
+    VolumeEntryStat,
+    VolumeMount,
+    VolumeOut,
 )
 from warren.control.sandboxes import Admission
 from warren.model.errors import BadRequest, InvalidPageToken
@@ -25,6 +28,7 @@ from warren.model.project import API_KEY_PREFIX, ApiKey, Project
 from warren.model.sandbox import SANDBOX_ID, Sandbox
 from warren.model.secret import SECRET_ID, Secret
 from warren.model.snapshot import SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
+from warren.model.volume import Volume, VolumeEntry
 
 _UNQUOTE_ROUNDS = 2
 """Clients encode metadata values once or twice before the query is encoded once more (wire contract 2.2)."""
@@ -81,6 +85,7 @@ def _common(sandbox: Sandbox) -> dict[str, Any]:
         "state": "paused" if sandbox.state.is_asleep else "running",
         "envdUnresponsiveAtPause": True if sandbox.pause is not None and sandbox.pause.guest_silent else None,
         "metadata": dict(sandbox.metadata),
+        "volumeMounts": [VolumeMount(name=one.name, path=one.path, readOnly=one.read_only) for one in sandbox.volumes],
         "runtime": sandbox.runtime,
     }
 
@@ -95,6 +100,26 @@ def snapshot_out(snapshot: Snapshot, project: Project) -> SnapshotOut:
         sizeBytes=snapshot.bytes,
         sandboxID=snapshot.source_id,
         createdAt=snapshot.created_at,
+    )
+
+
+def volume_out(volume: Volume) -> VolumeOut:
+    return VolumeOut(volumeID=volume.id, name=volume.name, sizeMB=volume.size_mb)
+
+
+def entry_out(entry: VolumeEntry) -> VolumeEntryStat:
+    return VolumeEntryStat(
+        name=entry.name,
+        type=entry.type,
+        path=entry.path,
+        size=entry.size,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        atime=entry.atime,
+        mtime=entry.mtime,
+        ctime=entry.ctime,
+        target=entry.target,
     )
 
 

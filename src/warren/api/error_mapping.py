@@ -41,9 +41,10 @@ def status_of(error: type[errors.WarrenError]) -> int:
     return 500
 
 
-def reply(status: int, message: str, error_code: str) -> JSONResponse:
-    """`code` equals the status: clients decide by it (wire contract 2.1)."""
-    body = {"code": status, "message": message, "error_code": error_code}
+def reply(status: int, message: str, error_code: str, path: str = "") -> JSONResponse:
+    """`code` equals the status: clients decide by it (wire contract 2.1). For files of volumes it is a text (2.4)."""
+    code = error_code if path.startswith("/volumecontent/") else status
+    body = {"code": code, "message": message, "error_code": error_code}
     # Clients retry these by themselves and would only be late with the same answer (wire contract 1.5).
     headers = {"Should-Retry": "false"} if status in _RETRIED_BY_CLIENTS else None
     return JSONResponse(body, status_code=status, headers=headers)
@@ -63,27 +64,28 @@ async def _warren_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(type(error))
     if status >= 500 and status != 501:
         log.error("request failed", status=status, code=error.code, error=error.message)
-    return reply(status, error.message, error.code)
+    return reply(status, error.message, error.code, request.url.path)
 
 
-async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
+async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     said = "; ".join(
         f"{'.'.join(str(part) for part in one['loc'][1:]) or one['loc'][0]}: {one['msg']}" for one in error.errors()[:5]
     )
-    return reply(400, f"cannot read the request: {said}", "bad_request")
+    return reply(400, f"cannot read the request: {said}", "bad_request", request.url.path)
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 404:
         return reply(404, "cannot find that path; see the API reference for what there is", "no_such_route")
-    return reply(error.status_code, str(error.detail), HTTPStatus(error.status_code).name.lower())
+    return reply(error.status_code, str(error.detail), HTTPStatus(error.status_code).name.lower(), request.url.path)
 
 
-async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     """Logged in full, told in short: a message made for us may hold what the caller must not see."""
     log.error("unforeseen error", exc_info=error)
-    return reply(500, "cannot complete the request: an internal error, logged by the server", "internal_error")
+    message = "cannot complete the request: an internal error, logged by the server"
+    return reply(500, message, "internal_error", request.url.path)

@@ -5,7 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from warren.api import builds, machine, observation, pools, projects, sandboxes, scrape, secrets, sleep, templates
+from warren.api import (
+    builds,
+    machine,
+    observation,
+    pools,
+    projects,
+    sandboxes,
+    scrape,
+    secrets,
+    sleep,
+    templates,
+    volume_content,
+    volumes,
+)
 
 
 class Access(enum.Enum):
@@ -17,6 +30,8 @@ class Access(enum.Enum):
     """No key: the URL is signed for this one request."""
     KEY = "key"
     """Any key; the handler sees only what the key's project owns."""
+    VOLUME = "volume"
+    """The token of the volume in the path, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,7 @@ class Route:
 _SANDBOX = "/sandboxes/{sandbox_id}"
 _TEMPLATE = "/templates/{template_id:path}"
 _BUILD = _TEMPLATE + "/builds/{build_id}"
+_CONTENT = "/volumecontent/{volume_id}"
 _K = Access.KEY
 
 ROUTES: tuple[Route, ...] = (
@@ -81,8 +97,17 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", _TEMPLATE, 204, _K, templates.delete),
     Route("GET", "/pools", 200, _K, pools.pools),
     Route("GET", "/snapshots", 200, _K, sleep.list_snapshots),
-    Route("GET", "/volumes", 200, _K, projects.not_yet),
-    Route("POST", "/volumes", 201, _K, projects.not_yet),
+    Route("GET", "/volumes", 200, _K, volumes.list_volumes),
+    Route("POST", "/volumes", 201, _K, volumes.create),
+    Route("GET", "/volumes/{volume_id}", 200, _K, volumes.get),
+    Route("DELETE", "/volumes/{volume_id}", 204, _K, volumes.delete),
+    Route("GET", _CONTENT + "/dir", 200, Access.VOLUME, volume_content.list_dir),
+    Route("POST", _CONTENT + "/dir", 201, Access.VOLUME, volume_content.make_dir),
+    Route("GET", _CONTENT + "/path", 200, Access.VOLUME, volume_content.stat),
+    Route("PATCH", _CONTENT + "/path", 200, Access.VOLUME, volume_content.change),
+    Route("DELETE", _CONTENT + "/path", 204, Access.VOLUME, volume_content.delete),
+    Route("GET", _CONTENT + "/file", 200, Access.VOLUME, volume_content.read),
+    Route("PUT", _CONTENT + "/file", 201, Access.VOLUME, volume_content.write),
     Route("GET", "/secrets", 200, _K, secrets.list_secrets),
     Route("POST", "/secrets", 201, _K, secrets.create),
     Route("GET", "/secrets/{secret_id}", 200, _K, secrets.get),

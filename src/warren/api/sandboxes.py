@@ -27,7 +27,9 @@ from warren.model import limits
 from warren.model.errors import BadRequest, NotSupported, TemplateNotFound
 from warren.model.project import Project
 from warren.model.sandbox import State
+from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template, template_of
+from warren.model.volume import VolumeMount
 
 Who = Annotated[Caller, Depends(caller)]
 IdempotencyKey = Annotated[
@@ -91,6 +93,7 @@ async def _start_request(request: Request, project: Project, body: NewSandbox) -
         metadata=body.metadata,
         envs=body.envVars,
         lifecycle=body.lifecycle,
+        volumes=await _volumes(request, project, body, origin),
     )
 
 
@@ -103,7 +106,9 @@ async def _template(request: Request, project: Project, reference: str) -> tuple
         snapshot = await use.snapshots.find(project, reference)
         if snapshot is None:
             raise
-        return template_of(snapshot), Origin(Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id)
+        return template_of(snapshot), Origin(
+            Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id, snapshot.volumes
+        )
 
 
 async def _template_id(request: Request, project: Project, reference: str) -> str:
@@ -118,12 +123,22 @@ async def _template_id(request: Request, project: Project, reference: str) -> st
         return snapshot.id
 
 
+async def _volumes(
+    request: Request, project: Project, body: NewSandbox, origin: Origin | None
+) -> tuple[VolumeMount, ...]:
+    """What is asked for; without, what the snapshot's sandbox had. Raises BadRequest, ServerAway."""
+    use = context(request)
+    before = () if origin is None else tuple((one.name, one.path, one.read_only) for one in origin.volumes)
+    wanted = tuple(one.wanted for one in body.volumeMounts) or before
+    if origin is not None and origin.restore.kind is SnapshotKind.MEMORY and set(wanted) != set(before):
+        raise BadRequest("cannot change the volumes of a copy with its memory: leave volumeMounts out")
+    return await use.volumes.mounts(project, wanted)
+
+
 def _refuse_what_is_not_there(body: NewSandbox) -> None:
     """What this server cannot do is refused by name, never silently dropped."""
     if body.iam and body.iam.get("tokens"):
         raise NotSupported("cannot issue identity tokens yet: create the sandbox without iam")
-    if body.volumeMounts:
-        raise BadRequest(f"cannot mount volume {body.volumeMounts[0].name!r}: there is no such volume")
 
 
 async def list_running(

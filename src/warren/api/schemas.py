@@ -13,6 +13,7 @@ from warren.model.errors import InvalidNetworkRule, NotSupported
 from warren.model.health import Health
 from warren.model.pause import Lifecycle as PauseLifecycle
 from warren.model.policy import ALL_TRAFFIC, NetworkPolicy, parse_networks
+from warren.model.volume import EntryType
 
 ENVD_VERSION = "0.6.13"
 """The guest protocol that guestd implements; clients switch features by it (contract 3.7)."""
@@ -144,8 +145,16 @@ class AutoResume(Wire):
 
 
 class VolumeMount(Wire):
+    """`readOnly` is Warren's own; so is `name:ro`, which says the same through clients that do not know the field."""
+
     name: ShortText
     path: ShortText
+    readOnly: bool = False
+
+    @property
+    def wanted(self) -> tuple[str, str, bool]:
+        name = self.name.removesuffix(":ro")
+        return name, self.path, self.readOnly or name != self.name
 
 
 class NewSandbox(Wire):
@@ -236,6 +245,19 @@ class KeyName(Wire):
     name: str
 
 
+class NewVolume(Wire):
+    """`sizeMB` is Warren's own."""
+
+    name: ShortText
+    sizeMB: Size | None = None
+
+
+class EntryChange(Wire):
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+
 class SecretValue(Wire):
     value: Annotated[str, StringConstraints(min_length=1), AfterValidator(_bounded_value)]
 
@@ -257,6 +279,12 @@ class ErrorOut(BaseModel):
     code: int
     message: str
     error_code: str
+
+
+class VolumeErrorOut(ErrorOut):
+    """Of the files of volumes: there `code` is the name too."""
+
+    code: str  # pyright: ignore[reportIncompatibleVariableOverride]  # the wire contract's two forms
 
 
 class SandboxOut(BaseModel):
@@ -321,6 +349,35 @@ class SnapshotOut(BaseModel):
     sizeBytes: int
     sandboxID: str
     createdAt: Timestamp
+
+
+class VolumeOut(BaseModel):
+    """`sizeMB` is Warren's own."""
+
+    volumeID: str
+    name: str
+    sizeMB: int
+
+
+class VolumeAndToken(VolumeOut):
+    token: str
+    domain: str
+
+
+class VolumeEntryStat(BaseModel):
+    """`mode` has the permission bits, as a number."""
+
+    name: str
+    type: EntryType
+    path: str
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    atime: Timestamp
+    mtime: Timestamp
+    ctime: Timestamp
+    target: str | None = None
 
 
 class SecretOut(BaseModel):

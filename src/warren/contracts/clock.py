@@ -27,6 +27,10 @@ class Ids(Protocol):
         """A new id that matches `model.snapshot.SNAPSHOT_ID`, not guessable."""
         ...
 
+    def volume_id(self) -> str:
+        """A new id that matches `model.volume.VOLUME_ID`, not guessable."""
+        ...
+
     def secret_id(self) -> str:
         """A new id that matches `model.secret.SECRET_ID`, not guessable."""
         ...

@@ -30,12 +30,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from warren.contracts.volumes import Volumes
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.room import Room
 from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import TemplateImage
+from warren.model.volume import VolumeMount
 
 GUEST_PORT = 49983
 """The guest listens here in every sandbox (wire contract 3)."""
@@ -68,7 +70,8 @@ class Restore:
 class SandboxSpec:
     """What to start. `hostname` is a DNS label; `dns_servers` are IPv4 addresses.
 
-    With `restore`, image, runtime and resources are those that the checkpoint was made with.
+    With `restore`, image, runtime and resources are those that the checkpoint was made with, and with its memory
+    also the places of the volumes.
     """
 
     id: str
@@ -78,6 +81,7 @@ class SandboxSpec:
     resources: Resources
     egress: EgressPolicy = field(default_factory=EgressPolicy)
     restore: Restore | None = None
+    volumes: tuple[VolumeMount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,11 @@ class Engine(Protocol):
         """Whether the machine was started anew since sandboxes were last made here: none of those can live."""
         ...
 
+    @property
+    def volumes(self) -> Volumes:
+        """The volumes on this engine's disk."""
+        ...
+
     async def open(self) -> None:
         """Prepare the machine (bridge, rules, cgroup parent, pools); clear what a crash left half-made.
 
@@ -128,7 +137,8 @@ class Engine(Protocol):
     async def create(self, spec: SandboxSpec) -> Placement:
         """Start a sandbox. Not idempotent: an id is used once.
 
-        Raises NoCapacity when no slot is free or the machine has no room, BadRequest for an unknown runtime. With
+        Raises NoCapacity when no slot is free or the machine has no room, BadRequest for an unknown runtime,
+        VolumeNotFound for a volume that is not on this disk. With
         `spec.restore` also CheckpointNotFound, and CheckpointUnusable when this runtime or CPU cannot restore it or
         it is damaged; the checkpoint itself stays as it is. After any error nothing of the sandbox is left.
         """

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from warren.contracts.template_store import Builds, Templates
+from warren.contracts.volume_store import Volumes
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project
@@ -119,7 +120,7 @@ class Sandboxes(Protocol):
         """Insert, unless `quota` places of the project are held already (then False): one transaction, no race.
 
         See `model.sandbox.Sandbox.holds_place`. From then on the sandbox holds `key`; raises IdempotencyInFlight when
-        another one does.
+        another one does, and VolumeNotFound when one of its volumes is gone.
         """
         ...
 
@@ -327,7 +328,18 @@ class Idempotency(Protocol):
 
 
 class Store(
-    Projects, Sandboxes, Sleep, Snapshots, Secrets, Servers, Templates, Builds, Observations, Idempotency, Protocol
+    Projects,
+    Sandboxes,
+    Sleep,
+    Snapshots,
+    Secrets,
+    Volumes,
+    Servers,
+    Templates,
+    Builds,
+    Observations,
+    Idempotency,
+    Protocol,
 ):
     async def open(self) -> None:
         """Connect and bring the schema up to date. Idempotent."""

@@ -29,6 +29,9 @@ class SystemIds:
     def snapshot_id(self) -> str:
         return "s" + _letters()
 
+    def volume_id(self) -> str:
+        return "v" + _letters()
+
     def secret_id(self) -> str:
         return "sec_" + _letters()
 

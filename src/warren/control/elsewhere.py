@@ -47,3 +47,7 @@ class Elsewhere:
     async def _name(self, sandbox: Sandbox) -> str:
         home = await self._store.home(sandbox.id)
         return "unknown" if home is None else home.name
+
+
+async def name_of_server(store: Store, server_id: str) -> str:
+    return next((server.name for server in await store.servers() if server.id == server_id), "unknown")

@@ -69,4 +69,5 @@ def copy_request(sandbox: Sandbox, request: ForkRequest, origin: Origin) -> Star
         lifecycle=sandbox.lifecycle,
         envs=request.envs,
         origin=origin,
+        volumes=sandbox.volumes,
     )

@@ -10,6 +10,7 @@ from warren.control.tokens import Tokens
 from warren.model.policy import EgressPolicy
 from warren.model.pool import Kind
 from warren.model.template import Template
+from warren.model.volume import VolumeMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,14 @@ class Launcher:
         self._engine, self._guest, self._tokens, self._images = engine, guest, tokens, images
 
     async def start(
-        self, sandbox_id: str, template: Template, kind: Kind, egress: EgressPolicy, restore: Restore | None = None
+        self,
+        sandbox_id: str,
+        template: Template,
+        kind: Kind,
+        egress: EgressPolicy,
+        *,
+        restore: Restore | None = None,
+        volumes: tuple[VolumeMount, ...] = (),
     ) -> Placement:
         """Raises what `Engine.create` raises."""
         return await self._engine.create(
@@ -45,6 +53,7 @@ class Launcher:
                 resources=kind.resources,
                 egress=egress,
                 restore=restore,
+                volumes=volumes,
             )
         )
 

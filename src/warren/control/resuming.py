@@ -126,7 +126,9 @@ class Resuming:
         template = template_of(sandbox)
         shape = Kind(template.id, template.digest, sandbox.runtime, sandbox.resources)
         restore = Restore(sandbox.pause.checkpoint_id, kind)
-        return await self._launcher.start(sandbox.id, template, shape, sandbox.network.egress(), restore)
+        return await self._launcher.start(
+            sandbox.id, template, shape, sandbox.network.egress(), restore=restore, volumes=sandbox.volumes
+        )
 
     async def _placement(self, sandbox_id: str) -> Placement:
         for placement in await self._engine.list():

@@ -27,6 +27,7 @@ from warren.model.errors import (
     NoCapacity,
     PlacementTimeout,
     Timeout,
+    VolumeNotFound,
     WarrenError,
 )
 from warren.model.pause import Lifecycle
@@ -36,6 +37,7 @@ from warren.model.project import Project
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
+from warren.model.volume import VolumeMount
 from warren.telemetry import steps
 from warren.telemetry.meters import Meters
 
@@ -44,10 +46,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The checkpoint that a copy starts from, and the sandbox that it was taken of."""
+    """The checkpoint that a copy starts from, the sandbox that it was taken of, and the volumes that one had."""
 
     restore: Restore
     source_id: str
+    volumes: tuple[VolumeMount, ...] = ()
 
     @property
     def authority_id(self) -> str | None:
@@ -72,6 +75,7 @@ class StartRequest:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     origin: Origin | None = None
     key: IdempotencyKey | None = None
+    volumes: tuple[VolumeMount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,8 @@ class Starting:
 
     async def _admitted(self, project: Project, request: StartRequest) -> Plan:
         kind = self._kind(project, request)
-        spare = None if request.origin is not None else self._spares.claim(kind, request.template)
+        as_it_comes = request.origin is None and not request.volumes  # a spare has neither
+        spare = self._spares.claim(kind, request.template) if as_it_comes else None
         try:
             return Plan(await self._counted(project, request, kind, spare), request, kind, spare)
         except BaseException:
@@ -157,7 +162,11 @@ class Starting:
         sandbox = self._planned(project, request, kind, self._ids.sandbox_id() if spare is None else spare.id)
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
-        if not await self._store.add_sandbox(sandbox, project.limits.sandboxes, request.key):
+        try:
+            added = await self._store.add_sandbox(sandbox, project.limits.sandboxes, request.key)
+        except VolumeNotFound as error:
+            raise BadRequest(f"cannot start the sandbox: {error.message}") from error
+        if not added:
             raise LimitReached(
                 f"cannot start another sandbox: the project's limit of {project.limits.sandboxes} sandboxes at once "
                 "(sandboxes) is reached; kill one or raise the limit"
@@ -187,6 +196,7 @@ class Starting:
             default_user=template.default_user,
             default_workdir=template.default_workdir,
             template_envs=template.envs,
+            volumes=request.volumes,
             server_id=self._server_id,
         )
 
@@ -283,7 +293,9 @@ class Starting:
     async def _launch(self, plan: Plan) -> Placement:
         egress, origin = plan.sandbox.network.egress(), plan.request.origin
         restore = None if origin is None else origin.restore
-        return await self._launcher.start(plan.sandbox.id, plan.request.template, plan.kind, egress, restore)
+        return await self._launcher.start(
+            plan.sandbox.id, plan.request.template, plan.kind, egress, restore=restore, volumes=plan.request.volumes
+        )
 
 
 def sized(request: StartRequest, project: Project) -> Resources:

@@ -7,7 +7,6 @@ seals everything anew when it starts, and the old line can go.
 import base64
 import binascii
 import hashlib
-import os
 import secrets
 import stat
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from warren import durable
 from warren.model.errors import BadRequest
 from warren.model.secret import SealedValue, Secret
 
@@ -82,8 +82,8 @@ def load_keyring(inline: str, file: str, made: Path) -> Keyring:
     if inline:
         return Keyring.parse(inline, "WARREN_SECRETS_KEY")
     path = Path(file) if file else made
-    if not file:
-        _make(path)
+    if not file and not path.exists():
+        durable.write_once(path, secrets.token_hex(KEY_BYTES) + "\n")
     try:
         mode, text = path.stat().st_mode, path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -91,19 +91,6 @@ def load_keyring(inline: str, file: str, made: Path) -> Keyring:
     if stat.S_IMODE(mode) & 0o077:
         raise BadRequest(f"cannot use {path} as secrets key: others may read it; set its mode to 0600")
     return Keyring.parse(text, str(path))
-
-
-def _make(path: Path) -> None:
-    """Whole under its name or not there: what is sealed with a key that was lost half-written is lost."""
-    if path.exists():
-        return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
 
 
 def _key_id(key: bytes) -> str:

@@ -77,6 +77,7 @@ class Snapshots:
                 default_user=sandbox.default_user,
                 default_workdir=sandbox.default_workdir,
                 template_envs=sandbox.template_envs,
+                volumes=sandbox.volumes,
                 runtime=sandbox.runtime,
                 resources=sandbox.resources,
                 created_at=self._clock.now(),

@@ -35,6 +35,10 @@ class Tokens:
         """What signs a link for an upload."""
         return self._derive("upload", link)
 
+    def volume(self, volume_id: str) -> str:
+        """For the files of a volume, as long as it lives."""
+        return self._derive("volume", volume_id)
+
     def machine_id(self, sandbox_id: str) -> str:
         """32 hex digits for /etc/machine-id."""
         return self._derive("machine", sandbox_id)[:32]

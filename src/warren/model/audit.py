@@ -45,6 +45,8 @@ class Kind(enum.StrEnum):
     TEMPLATE_DELETE = "template.delete"
     VOLUME_CREATE = "volume.create"
     VOLUME_DELETE = "volume.delete"
+    VOLUME_CONTENT = "volume.content"
+    """A change of files in a volume, by its token."""
     SECRET_CREATE = "secret.create"  # noqa: S105
     SECRET_UPDATE = "secret.update"  # noqa: S105
     SECRET_DELETE = "secret.delete"  # noqa: S105

@@ -15,12 +15,15 @@ WarrenError
 │   ├── TemplateNotFound       template_not_found
 │   ├── CheckpointNotFound     checkpoint_not_found
 │   ├── SecretNotFound         secret_not_found
+│   ├── VolumeNotFound         volume_not_found
+│   ├── PathNotFound           path_not_found
 │   └── KeyNotFound            key_not_found
 ├── Conflict                   conflict                    the state does not allow it now
 │   ├── SandboxChanging        sandbox_changing
 │   ├── SandboxPaused          sandbox_paused
 │   ├── CheckpointUnusable     checkpoint_unusable
 │   ├── GuestSilentAtPause     sandbox_snapshot_guest_agent_unresponsive
+│   ├── VolumeInUse            volume_in_use
 │   ├── IdempotencyInFlight    idempotency_in_flight
 │   └── AlreadyExists          already_exists
 ├── IdempotencyMismatch        idempotency_mismatch        same key, another body
@@ -139,6 +142,22 @@ class CheckpointNotFound(NotFound):
     code = "checkpoint_not_found"
 
 
+class VolumeNotFound(NotFound):
+    """cannot find that volume, or it is not yours"""
+
+    code = "volume_not_found"
+
+    @classmethod
+    def of(cls, reference: str) -> "VolumeNotFound":
+        return cls(f"cannot find volume {reference!r}, or it is not yours")
+
+
+class PathNotFound(NotFound):
+    """cannot find that path in the volume"""
+
+    code = "path_not_found"
+
+
 class SecretNotFound(NotFound):
     """cannot find that secret, or it is not yours"""
 
@@ -179,6 +198,12 @@ class GuestSilentAtPause(Conflict):
     """cannot restore the memory of a sandbox whose guest did not answer when it was paused"""
 
     code = "sandbox_snapshot_guest_agent_unresponsive"
+
+
+class VolumeInUse(Conflict):
+    """cannot delete a volume that sandboxes have; kill those first"""
+
+    code = "volume_in_use"
 
 
 class IdempotencyInFlight(Conflict):

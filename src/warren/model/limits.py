@@ -53,6 +53,35 @@ PROJECT_PAUSED_DAYS = 30
 """Days that a sandbox may stay paused on disk; then it ends, and the log says so."""
 
 PROJECT_MAX_SECRETS = 1000
+PROJECT_MAX_VOLUMES = 100
+PROJECT_MAX_VOLUME_MB = 512_000
+"""MiB of all volumes of a project together, by their sizes, not by what is in them."""
+
+# --- volumes -----------------------------------------------------------------------------------------------
+MIN_VOLUME_MB = 16
+"""MiB; below this a file system is mostly its own journal."""
+VOLUME_MOUNTS_MAX = 16
+"""Volumes of one sandbox."""
+VOLUME_MOUNT_PATH_MAX = 1024
+"""Bytes of the place where a volume is mounted."""
+VOLUME_PATH_MAX = 4000
+"""Bytes of a path in a volume; the kernel takes 4095, and some are ours."""
+VOLUME_ID_MAX = 65_535
+"""Largest uid and gid: those that every sandbox has."""
+VOLUME_MODE_MAX = 0o1777
+"""Permission bits and the sticky bit; set-id bits mean nothing on a volume, and could only mislead."""
+VOLUME_ENTRIES_MAX = 10_000
+"""Entries of one list, about 3 MiB of JSON."""
+VOLUME_DEPTH_MAX = 256
+"""Directories above each other in a path, and levels of one list."""
+VOLUME_CALLS_AT_ONCE = 64
+"""Calls at work on the files of one volume; each transfer holds two chunks of memory."""
+VOLUME_CHUNK_BYTES = 1024 * 1024
+"""Bytes read or written at once."""
+VOLUME_STALL_S = 60.0
+"""Seconds that an upload may stand still."""
+VOLUME_IDLE_S = 20.0
+"""Seconds that a volume stays mounted when nobody uses it: the next call is 20 ms faster."""
 
 # --- secrets -----------------------------------------------------------------------------------------------
 SECRET_VALUE_BYTES = 64 * 1024

@@ -37,6 +37,8 @@ class ProjectLimits:
         return Resources(cpu_count, memory_mb, disk_mb, pids)
 
     secrets: int = limits.PROJECT_MAX_SECRETS
+    volumes: int = limits.PROJECT_MAX_VOLUMES
+    volume_mb: int = limits.PROJECT_MAX_VOLUME_MB
 
 
 @dataclass(frozen=True, slots=True)

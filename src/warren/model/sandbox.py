@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from warren.model import limits
 from warren.model.pause import Lifecycle, Pause, PauseCause, PauseKind
 from warren.model.policy import NetworkPolicy
+from warren.model.volume import VolumeMount
 
 SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
 """All ids have one length: to gVisor an id that is the prefix of another is ambiguous."""
@@ -116,6 +117,7 @@ class Sandbox:
     default_user: str = "user"
     default_workdir: str = "/home/user"
     template_envs: Mapping[str, str] = field(default_factory=dict[str, str])
+    volumes: tuple[VolumeMount, ...] = ()
     secured: bool = True
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     pause: Pause | None = None

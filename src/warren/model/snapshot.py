@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from warren.model.sandbox import Resources
+from warren.model.volume import VolumeMount
 
 CHECKPOINT_ID = re.compile(r"c[a-z0-9]{20}")
 SNAPSHOT_ID = re.compile(r"s[a-z0-9]{20}")
@@ -44,6 +45,7 @@ class Snapshot:
     name: str | None = None
     tag: str = DEFAULT_TAG
     template_envs: Mapping[str, str] = field(default_factory=dict[str, str])
+    volumes: tuple[VolumeMount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
 from warren.store.memory_secrets import MemorySecrets
 from warren.store.memory_templates import MemoryTemplates
+from warren.store.memory_volumes import MemoryVolumes
 from warren.store.retention import CREATE_ABANDONED, KEY_KEPT, METRICS_KEPT
 
 _SEVERITY = {level: rank for rank, level in enumerate(Level)}
 
 
-class MemoryStore(MemoryTemplates, MemorySecrets):
+class MemoryStore(MemoryTemplates, MemoryVolumes, MemorySecrets):
     """No method awaits anything, so each is atomic."""
 
     def __init__(self) -> None:
@@ -90,6 +91,7 @@ class MemoryStore(MemoryTemplates, MemorySecrets):
             raise IdempotencyInFlight
         if sum(1 for other in self._of(sandbox.project_id) if other.holds_place) >= quota:
             return False
+        self._check_volumes(sandbox)
         self._sandboxes[sandbox.id] = sandbox
         self._count_spawn(sandbox)
         if key is not None:

@@ -87,6 +87,8 @@ def _project_row(project: Project) -> dict[str, object]:
         "max_snapshot_mb": project.limits.snapshot_mb,
         "max_paused_days": project.limits.paused_days,
         "max_secrets": project.limits.secrets,
+        "max_volumes": project.limits.volumes,
+        "max_volume_mb": project.limits.volume_mb,
     }
 
 
@@ -104,6 +106,8 @@ def _project(row: RowMapping, prefix: str = "") -> Project:
             snapshot_mb=row[f"{prefix}max_snapshot_mb"],
             paused_days=row[f"{prefix}max_paused_days"],
             secrets=row[f"{prefix}max_secrets"],
+            volumes=row[f"{prefix}max_volumes"],
+            volume_mb=row[f"{prefix}max_volume_mb"],
         ),
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -9,6 +10,7 @@ from sqlalchemy import Row
 from warren.model.pause import Lifecycle, Pause, PauseCause, PauseKind
 from warren.model.policy import NetworkPolicy
 from warren.model.sandbox import Desired, EndReason, Resources, Sandbox, State
+from warren.model.volume import VolumeMount
 
 
 def to_row(sandbox: Sandbox) -> dict[str, object]:
@@ -38,6 +40,7 @@ def to_row(sandbox: Sandbox) -> dict[str, object]:
         "default_user": sandbox.default_user,
         "default_workdir": sandbox.default_workdir,
         "template_envs": json.dumps(dict(sandbox.template_envs)),
+        "volumes": mounts_text(sandbox.volumes),
         "auto_pause": sandbox.lifecycle.auto_pause,
         "auto_pause_memory": sandbox.lifecycle.auto_pause_memory,
         "auto_resume": sandbox.lifecycle.auto_resume,
@@ -69,6 +72,7 @@ def from_row(row: Row[Any]) -> Sandbox:
         default_user=row.default_user,
         default_workdir=row.default_workdir,
         template_envs=json.loads(row.template_envs),
+        volumes=parse_mounts(row.volumes),
         lifecycle=Lifecycle(row.auto_pause, row.auto_pause_memory, row.auto_resume),
         pause=_pause(row),
     )
@@ -108,6 +112,16 @@ def network_text(network: NetworkPolicy) -> str:
             "mask_host": network.mask_host,
         }
     )
+
+
+def mounts_text(mounts: Sequence[VolumeMount]) -> str:
+    return json.dumps(
+        [{"id": one.volume_id, "name": one.name, "path": one.path, "read_only": one.read_only} for one in mounts]
+    )
+
+
+def parse_mounts(text: str) -> tuple[VolumeMount, ...]:
+    return tuple(VolumeMount(one["id"], one["name"], one["path"], one["read_only"]) for one in json.loads(text))
 
 
 def label(key: str, value: str) -> str:

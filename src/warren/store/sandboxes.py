@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.contracts.store import IdempotencyKey, SandboxQuery
 from warren.model import limits
-from warren.model.errors import AlreadyExists, IdempotencyInFlight
+from warren.model.errors import AlreadyExists, IdempotencyInFlight, VolumeNotFound
 from warren.model.pause import PauseCause, PauseKind
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.store import idempotency, schema
@@ -54,6 +54,7 @@ async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int, key: Id
         raise IdempotencyInFlight
     if await count_holding(connection, sandbox.project_id) >= quota:
         return False
+    await _check_volumes(connection, sandbox)
     await connection.execute(insert(_ROWS).values(to_row(sandbox)))
     if key is not None:
         await idempotency.hold(connection, sandbox, key)
@@ -62,6 +63,16 @@ async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int, key: Id
         await connection.execute(insert(schema.sandbox_labels), labels)
     await _count_spawn(connection, sandbox)
     return True
+
+
+async def _check_volumes(connection: AsyncConnection, sandbox: Sandbox) -> None:
+    volumes = schema.volumes.c
+    for mount in sandbox.volumes:
+        ready = select(volumes.id).where(
+            volumes.id == mount.volume_id, volumes.project_id == sandbox.project_id, volumes.ready
+        )
+        if (await connection.execute(ready)).one_or_none() is None:
+            raise VolumeNotFound.of(mount.name)
 
 
 async def _count_spawn(connection: AsyncConnection, sandbox: Sandbox) -> None:

@@ -71,6 +71,8 @@ projects = Table(
     Column("max_snapshot_mb", Integer, nullable=False, server_default="51200"),
     Column("max_paused_days", Integer, nullable=False, server_default="30"),
     Column("max_secrets", Integer, nullable=False, server_default="1000"),
+    Column("max_volumes", Integer, nullable=False, server_default="100"),
+    Column("max_volume_mb", Integer, nullable=False, server_default="512000"),
 )
 
 api_keys = Table(
@@ -127,6 +129,8 @@ sandboxes = Table(
     Column("auto_pause", Boolean, nullable=False, server_default=false()),
     Column("auto_pause_memory", Boolean, nullable=False, server_default=true()),
     Column("auto_resume", Boolean, nullable=False, server_default=false()),
+    # [{"id", "name", "path", "read_only"}], as JSON.
+    Column("volumes", Text, nullable=False, server_default="[]"),
     # How it sleeps: all empty while it does not, except that the last ones mean nothing without a kind.
     Column("pause_kind", Text),
     Column("pause_checkpoint", Text),
@@ -161,6 +165,7 @@ snapshots = Table(
     Column("pids", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Column("volumes", Text, nullable=False, server_default="[]"),
     # The version name it holds now; rows without a name do not collide.
     Column("name", Text),
     Column("tag", Text, nullable=False),
@@ -200,6 +205,19 @@ template_names = Table(
     Column("position", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Index("template_names_by_name", "name"),
+)
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("size_mb", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("server_id", Text, nullable=False),
+    Column("ready", Boolean, nullable=False),
+    UniqueConstraint("project_id", "name"),
 )
 
 secrets = Table(

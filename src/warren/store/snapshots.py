@@ -11,6 +11,7 @@ from warren.contracts.store import SnapshotQuery
 from warren.model.sandbox import Resources
 from warren.model.snapshot import Snapshot, SnapshotKind
 from warren.store import schema
+from warren.store.sandbox_row import mounts_text, parse_mounts
 
 _ROWS = schema.snapshots
 _COLUMNS = schema.snapshots.c
@@ -66,6 +67,7 @@ def _to_row(snapshot: Snapshot) -> dict[str, object]:
         "default_user": snapshot.default_user,
         "default_workdir": snapshot.default_workdir,
         "template_envs": json.dumps(dict(snapshot.template_envs)),
+        "volumes": mounts_text(snapshot.volumes),
         "runtime": snapshot.runtime,
         "cpu_count": snapshot.resources.cpu_count,
         "memory_mb": snapshot.resources.memory_mb,
@@ -90,6 +92,7 @@ def _from_row(row: Row[Any]) -> Snapshot:
         default_user=row.default_user,
         default_workdir=row.default_workdir,
         template_envs=json.loads(row.template_envs),
+        volumes=parse_mounts(row.volumes),
         runtime=row.runtime,
         resources=Resources(row.cpu_count, row.memory_mb, row.disk_mb, row.pids),
         created_at=row.created_at,

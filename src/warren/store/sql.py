@@ -8,12 +8,13 @@ from warren.contracts.template_store import BuildQuery, LineQuery, TemplateQuery
 from warren.model.build import Build, BuildLine, Built
 from warren.model.observation import LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
-from warren.model.project import ApiKey, Project
+from warren.model.project import ApiKey, Project, ProjectLimits
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.secret import SealedValue, Secret
 from warren.model.server import Server
 from warren.model.snapshot import DEFAULT_TAG, Snapshot, SnapshotUsage
 from warren.model.template import Template, TemplateEntry, TemplateTag
+from warren.model.volume import Volume
 from warren.store import (
     builds,
     idempotency,
@@ -26,6 +27,7 @@ from warren.store import (
     sleep,
     snapshots,
     templates,
+    volumes,
 )
 from warren.store.database import Database
 
@@ -189,6 +191,32 @@ class SqlStore:
 
     async def replace_value(self, old: SealedValue, new: SealedValue) -> None:
         await self._database.write(secrets.replace_value, old, new)
+
+    # --- volumes -------------------------------------------------------------------------------------------
+
+    async def add_volume(self, volume: Volume, quota: ProjectLimits) -> None:
+        await self._database.write(volumes.add, volume, quota)
+
+    async def mark_volume_ready(self, volume_id: str) -> None:
+        await self._database.write(volumes.mark_ready, volume_id)
+
+    async def volume(self, volume_id: str) -> Volume | None:
+        return await self._database.read(volumes.find, volume_id)
+
+    async def named_volume(self, project_id: str, name: str) -> Volume | None:
+        return await self._database.read(volumes.find_named, project_id, name)
+
+    async def volumes(self, project_id: str) -> Sequence[Volume]:
+        return await self._database.read(volumes.of_project, project_id)
+
+    async def claim_volume_removal(self, volume_id: str) -> Sequence[str]:
+        return await self._database.write(volumes.claim_removal, volume_id)
+
+    async def forget_volume(self, volume_id: str) -> None:
+        await self._database.write(volumes.forget, volume_id)
+
+    async def unfinished_volumes(self, server_id: str) -> Sequence[Volume]:
+        return await self._database.read(volumes.unfinished, server_id)
 
     # --- servers -------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from warren.contracts.engine import Checkpoint, Placement, Restore, SandboxSpec, Shortage
+from warren.engine.fake.volumes import FakeVolume, FakeVolumes
 from warren.model.errors import (
     AlreadyExists,
     BadRequest,
@@ -55,6 +56,7 @@ class FakeMachine:
     size: Machine = LARGE
     sandboxes: dict[str, FakeSandbox] = field(default_factory=dict[str, FakeSandbox])
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict[str, Checkpoint])
+    volumes: dict[str, FakeVolume] = field(default_factory=dict[str, FakeVolume])
     build: str = "fake-1"
     is_full: bool = False
     owner: "FakeEngine | None" = None
@@ -76,6 +78,7 @@ class FakeEngine:
         self._runtimes = runtimes
         self._address = address
         self.machine = machine or FakeMachine()
+        self.volumes = FakeVolumes(self.machine.volumes, self._mounted)
         self.fail_next: str | None = None
         self.denied: dict[str, int] = {}
         self.machine_restarted = False
@@ -105,6 +108,8 @@ class FakeEngine:
             raise NoCapacity
         if (refusal := (await self.room()).refusal(spec.resources)) is not None:
             raise NoCapacity(f"cannot place another sandbox on this machine: {refusal}")
+        for mount in spec.volumes:
+            self.volumes.of(mount.volume_id)
         await asyncio.sleep(0)
         if spec.restore is not None:
             self._check(spec.restore)
@@ -225,6 +230,9 @@ class FakeEngine:
         sandbox = self._live(sandbox_id)
         sandbox.excess[:] = excess
         sandbox.shortages.put_nowait(kind)
+
+    def _mounted(self) -> Sequence[str]:
+        return [mount.volume_id for sandbox in self.machine.sandboxes.values() for mount in sandbox.spec.volumes]
 
     def _live(self, sandbox_id: str) -> FakeSandbox:
         sandbox = self.machine.sandboxes.get(sandbox_id)

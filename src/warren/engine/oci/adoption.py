@@ -19,6 +19,7 @@ from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime
 from warren.engine.oci.slot import SlotPlan
 from warren.engine.oci.uids import UidRanges
+from warren.engine.oci.volume_image import unmount
 from warren.model import limits
 from warren.model.errors import EngineFailed
 
@@ -35,7 +36,10 @@ def forget_other_boots(places: Places) -> None:
 
 
 def clear_run(places: Places) -> None:
-    """Remove the run folder with the namespace files that are mounted in it, and give its uids back."""
+    """Remove the run folder with all that is mounted in it, and give its uids back."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder in places.mounts.iterdir():
+            unmount(folder)  # first of all: below it are files that must never be removed
     UidRanges(places.run.parent, places.run.name).release()
     for folder in (places.netns, places.runsc_shared, places.runsc_root):
         with contextlib.suppress(FileNotFoundError):

@@ -113,5 +113,6 @@ def new_record(spec: SandboxSpec, slot: Slot, dns_servers: tuple[str, ...]) -> R
         allow=tuple(map(str, spec.egress.allow)),
         deny=tuple(map(str, spec.egress.deny)),
         image=spec.image.digest,
+        volumes=tuple(mount.volume_id for mount in spec.volumes),
         pids=spec.resources.pids,
     )

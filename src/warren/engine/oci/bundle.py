@@ -104,6 +104,8 @@ class Paths:
     user_namespace: Path | None = None
     counters: Sequence[tuple[str, Path]] = ()
     """Of the sandbox's own cgroup, named as below /sys/fs/cgroup; none with v2, where the group itself is shown."""
+    volumes: Sequence[Path] = ()
+    """Of the specification's volumes, in their order."""
 
 
 def runsc_bundle(spec: SandboxSpec, slot: Slot, paths: Paths) -> Json:
@@ -136,11 +138,13 @@ def rehoused(saved: Json, fresh: Json, guest_dir: Path) -> Json:
     """The bundle for memory that was saved: the mounts and the process that it knows, in a new place.
 
     A kernel that is restored looks for its mounts as they were, whatever this version would give a new sandbox.
+    Raises ValueError when volumes are not where they were.
     """
     old, new = cast("dict[str, Any]", saved), cast("dict[str, Any]", fresh)
-    mounts = [
-        {**mount, "source": str(guest_dir)} if mount["destination"] == GUEST_DIR else mount for mount in old["mounts"]
-    ]
+    sources = {**_binds(new), GUEST_DIR: str(guest_dir)}
+    if sources.keys() != _binds(old).keys():
+        raise ValueError("its volumes were mounted at " + (", ".join(_binds(old).keys() - {GUEST_DIR}) or "no place"))
+    mounts = [{**mount, "source": sources.get(mount["destination"], mount["source"])} for mount in old["mounts"]]
     place = {key: new["linux"][key] for key in ("namespaces", "cgroupsPath", "resources")}
     return {
         **old,
@@ -148,6 +152,11 @@ def rehoused(saved: Json, fresh: Json, guest_dir: Path) -> Json:
         "mounts": mounts,
         "linux": {**old["linux"], **place},
     }
+
+
+def _binds(bundle: dict[str, Any]) -> dict[str, str]:
+    """What of the host is shown where."""
+    return {mount["destination"]: mount["source"] for mount in bundle["mounts"] if mount["type"] == "bind"}
 
 
 def guest_of(bundle: Json) -> Path:
@@ -259,6 +268,10 @@ def _mounts(spec: SandboxSpec, paths: Paths, *, dev: str, terminals: Sequence[st
         _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _mount(GUEST_DIR, "bind", str(paths.guest_dir), "rbind", "ro", "nosuid", "nodev"),
+        *(
+            _mount(volume.path, "bind", str(source), "bind", "ro" if volume.read_only else "rw", "nosuid", "nodev")
+            for volume, source in zip(spec.volumes, paths.volumes, strict=True)
+        ),
     ]
 
 

@@ -22,7 +22,7 @@ from warren.engine.oci.manifest import PARTS, Manifest, Needs
 from warren.engine.oci.meminfo import meminfo
 from warren.engine.oci.places import Places
 from warren.engine.oci.record import Record
-from warren.engine.oci.rootfs import Layers, enter_private_mounts, mount_root, show
+from warren.engine.oci.rootfs import Layers, enter_private_mounts, mount_root, show, show_idmapped
 from warren.engine.oci.runtime import Saved
 from warren.engine.oci.slot import Slot
 from warren.engine.oci.threads import in_passing_thread
@@ -77,6 +77,7 @@ class Crun:
             meminfo=folder / "meminfo",
             user_namespace=Path(f"/proc/{os.getpid()}/fd/{namespace}"),
             counters=self._cgroups.counters(spec.id),
+            volumes=[folder / f"volume-{number}" for number in range(len(spec.volumes))],
         )
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         (folder / "meminfo").write_bytes(meminfo(spec.resources.memory_mb * MIB, CgroupUsage(0.0, 0, 0)))
@@ -100,6 +101,9 @@ class Crun:
                 enter_private_mounts(hide_hybrid_cgroup=self._cgroups.is_hybrid)
                 mount_root(layers, folder)
                 show(self._guest_dir, folder / "guest")
+                for number, volume in enumerate(spec.volumes):
+                    source, target = self._places.data_of(volume.volume_id), folder / f"volume-{number}"
+                    show_idmapped(source, target, layers.user_namespace, read_only=volume.read_only)
         except OSError as error:
             raise EngineFailed(f"cannot mount the root of sandbox {spec.id}: {error.strerror}") from error
         if not self._cgroups.is_v2:

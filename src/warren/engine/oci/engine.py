@@ -32,6 +32,7 @@ from warren.engine.oci.sealed import Key
 from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
+from warren.engine.oci.volumes import OciVolumes
 from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoCapacity, NoSpace, SandboxNotFound
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
@@ -68,6 +69,7 @@ class OciEngine:
         self._shelf = Shelf(self._places.checkpoints, key)
         self._keeping = Keeping(self._shelf, self._cgroups, self._runtimes)
         self._baking = Baking(self._places.bakes, self._places.blanks)
+        self.volumes = OciVolumes(self._places, settings.disk_overcommit)
         self._hold: Hold | None = None
         self.machine_restarted = False
 
@@ -85,6 +87,7 @@ class OciEngine:
                 self._attend(box)
             self._pool.open(taken=[box.slot.index for box in self._boxes.values()])
             self._guard.open()
+            self.volumes.open(volume for box in self._boxes.values() for volume in box.record.volumes)
         except BaseException:
             hold.release()
             raise
@@ -136,6 +139,7 @@ class OciEngine:
         try:
             await self._guard.close()
             await self._pool.close()
+            await self.volumes.close()
             for box in self._boxes.values():
                 box.unwatch()
             for runtime in self._runtimes.values():
@@ -165,14 +169,7 @@ class OciEngine:
         refusal = (await self.room()).refusal(spec.resources)
         if refusal is not None:
             raise NoCapacity(f"cannot place another sandbox on this machine: {refusal}; kill some, or try again later")
-        with step("slot"):
-            slot = await self._pool.take()
-        if spec.id in self._boxes:  # by a create that ran beside this one
-            self._pool.give_back(slot)
-            raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
-        record = new_record(spec, slot, self._settings.dns_servers)
-        box = Box(record, slot, self._places.sandboxes / spec.id)
-        self._boxes[spec.id] = box
+        box = await self._taken(spec)
         async with box.lock:
             try:
                 process = await on_thread(self._start, runtime, spec, box)
@@ -183,6 +180,23 @@ class OciEngine:
                 await to_the_end(self._give_up(box))
                 raise
         return box.placement
+
+    async def _taken(self, spec: SandboxSpec) -> Box:
+        """A slot and the volumes of a new sandbox, held until `_remove`."""
+        volumes = tuple(mount.volume_id for mount in spec.volumes)
+        await self.volumes.take(volumes)
+        try:
+            with step("slot"):
+                slot = await self._pool.take()
+            if spec.id in self._boxes:  # by a create that ran beside this one
+                self._pool.give_back(slot)
+                raise AlreadyExists(f"cannot create sandbox {spec.id}: that id is in use")
+        except BaseException:
+            self.volumes.give_back(volumes)
+            raise
+        box = Box(new_record(spec, slot, self._settings.dns_servers), slot, self._places.sandboxes / spec.id)
+        self._boxes[spec.id] = box
+        return box
 
     async def room(self) -> Room:
         running = [box.record.resources for box in self._boxes.values()]
@@ -233,6 +247,7 @@ class OciEngine:
         box.unwatch()
         box.over()
         del self._boxes[box.id]
+        self.volumes.give_back(box.record.volumes)
         self._pool.give_back(box.slot)
 
     def _delete(self, box: Box) -> None:

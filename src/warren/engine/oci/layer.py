@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from warren.engine.oci import libc
+from warren.engine.oci import libc, loop
 from warren.engine.oci.rootfs import LAYER_ATTRIBUTES, LAYER_OPTIONS
 from warren.engine.oci.sparse import copy_data
 from warren.model.errors import EngineFailed
@@ -48,12 +48,9 @@ def flush(layer: Path) -> None:
 
 
 def _device(layer: Path) -> str:
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            if backing.read_text().rstrip("\n") == str(layer):
-                return f"/dev/{backing.parts[3]}"
-        except OSError:  # detached between the two looks
-            continue
-    raise EngineFailed(
-        f"cannot find the device of layer {layer}: the sandbox is gone, or an earlier version started it"
-    )
+    device = loop.find(layer)
+    if device is None:
+        raise EngineFailed(
+            f"cannot find the device of layer {layer}: the sandbox is gone, or an earlier version started it"
+        )
+    return device

@@ -37,12 +37,22 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 MOVE_MOUNT_F_EMPTY_PATH = 4
+OPEN_TREE_CLONE = 1
+MOUNT_ATTR_NOSUID = 0x2
+RENAME_NOREPLACE = 1
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
 
 # glibc has names for these from 2.36 on; the numbers are the same on every architecture.
+SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_FSOPEN = 430
 SYS_FSCONFIG = 431
 SYS_FSMOUNT = 432
+SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 
 
@@ -118,9 +128,26 @@ def new_mount(kind: str, source: str, options: tuple[str, ...], attributes: int)
         os.close(context)
 
 
-def map_ids(mount_fd: int, user_namespace: int) -> None:
-    """Show the files of an unattached mount with the ids that a user namespace maps them to."""
-    attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+def clone_mount(path: str) -> int:
+    """What is mounted at a directory, from that directory on, as a mount of its own that is attached nowhere yet."""
+    return _check(_libc.syscall(SYS_OPEN_TREE, AT_FDCWD, _text(path), OPEN_TREE_CLONE | os.O_CLOEXEC), f"clone {path}")
+
+
+def openat2(root: int, path: str, flags: int, resolve: int) -> int:
+    """Open a path below a directory, as `resolve` allows it to be walked (openat2(2)); no file is made."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    return _check(_libc.syscall(SYS_OPENAT2, root, _text(path), how, ctypes.c_size_t(len(how))), "openat2")
+
+
+def rename_to_nothing(source_dir: int, source: str, target_dir: int, target: str) -> None:
+    """A rename that replaces nothing: FileExistsError instead."""
+    result = _libc.renameat2(source_dir, _text(source), target_dir, _text(target), RENAME_NOREPLACE)
+    _check(result, "renameat2")
+
+
+def map_ids(mount_fd: int, user_namespace: int, more: int = 0) -> None:
+    """Show the files of an unattached mount with the ids that a user namespace maps them to; `more`: attributes."""
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP | more, 0, 0, user_namespace)
     result = _libc.syscall(
         SYS_MOUNT_SETATTR, mount_fd, b"", AT_EMPTY_PATH, attributes, ctypes.c_size_t(len(attributes))
     )

@@ -40,6 +40,27 @@ def attach(image: Path, *, read_only: bool) -> int:
     raise EngineFailed(f"cannot get a loop device for {image}: none stayed free; see /sys/module/loop")
 
 
+def find(image: Path) -> str | None:
+    """The device that has this file attached, by whoever; None when none has."""
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            if backing.read_text().rstrip("\n") == str(image):
+                return f"/dev/{backing.parts[3]}"
+        except OSError:  # detached between the two looks
+            continue
+    return None
+
+
+def reopen(image: Path) -> int | None:
+    """A descriptor of the device that has this file attached; held open it cannot go away any more."""
+    while (path := find(image)) is not None:
+        device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if find(image) == path:
+            return device
+        os.close(device)  # it went away between the two calls, and may be another file's now
+    return None
+
+
 def device_path(device: int) -> str:
     return os.readlink(f"/proc/self/fd/{device}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from warren import durable
 from warren.engine.oci.process import boot_id
+from warren.engine.oci.volume_tree import DATA
 from warren.model.errors import EngineFailed, Unavailable
 from warren.settings import Settings
 
@@ -55,6 +56,20 @@ class Places:
         return self.state / "blank"
 
     @property
+    def volumes(self) -> Path:
+        """Images of volumes: what must never be lost lies here."""
+        return self.state / "volumes"
+
+    @property
+    def mounts(self) -> Path:
+        """Where volumes are mounted, each in a folder of its id."""
+        return self.run / "volumes"
+
+    def data_of(self, volume_id: str) -> Path:
+        """What sandboxes see of a mounted volume."""
+        return self.mounts / volume_id / DATA
+
+    @property
     def guests(self) -> Path:
         return self.state / "guest"
 
@@ -82,12 +97,12 @@ class Places:
 
     def make(self) -> None:
         """All of them, for root only: a sandbox's layer is nobody else's to read."""
-        for folder in (self.netns, self.sandboxes, self.runsc_root, self.runsc_shared, self.crun_root):
+        for folder in (self.netns, self.sandboxes, self.runsc_root, self.runsc_shared, self.crun_root, self.mounts):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
         for folder in (RUN_ROOT, self.run, self.sandboxes):
             folder.chmod(0o711)  # a sandbox's root user passes here on the way to its own root, see crun.py
-        for folder in (self.layers, self.blanks, self.guests):
+        for folder in (self.layers, self.blanks, self.guests, self.volumes):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
 

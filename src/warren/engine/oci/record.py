@@ -17,7 +17,8 @@ VERSION = 1
 class Record:
     """Written before the runtime starts with `pid` 0, and again when it runs.
 
-    `image` is the digest of its template. It and `pids`, the limit, are not known of what an earlier version started.
+    `image` is the digest of its template, `volumes` are the ids of those that it has. They, and `pids`, the limit, are
+    not known of what an earlier version started.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Record:
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     image: str = ""
+    volumes: tuple[str, ...] = ()
     pids: int = 0
     pid: int = 0
     started: int = 0
@@ -58,8 +60,8 @@ class Record:
             fields = json.loads((folder / FILE).read_text())
             if fields["version"] != VERSION:
                 return None
-            for name in ("dns_servers", "allow", "deny"):
-                fields[name] = tuple(fields[name])
+            for name in ("dns_servers", "allow", "deny", "volumes"):
+                fields[name] = tuple(fields.get(name, ()))
             return cls(**fields)
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -74,10 +74,17 @@ def show(source: Path, target: Path) -> Path:
     return target
 
 
-def _attach_idmapped(mount: int, user_namespace: int, target: Path) -> None:
+def show_idmapped(source: Path, target: Path, user_namespace: int, *, read_only: bool) -> None:
+    """Like `show`, with the ids that the sandbox has."""
+    target.mkdir(mode=0o711)
+    more = libc.MOUNT_ATTR_RDONLY if read_only else 0
+    _attach_idmapped(libc.clone_mount(str(source)), user_namespace, target, more)
+
+
+def _attach_idmapped(mount: int, user_namespace: int, target: Path, more: int = 0) -> None:
     """Takes `mount` over: closed afterwards."""
     try:
-        libc.map_ids(mount, user_namespace)
+        libc.map_ids(mount, user_namespace, more)
         libc.attach(mount, str(target))
     finally:
         os.close(mount)

@@ -51,7 +51,11 @@ class Runsc:
         root = folder / "root"
         root.mkdir(mode=0o711)
         paths = Paths(
-            root=root, guest_dir=self._guest_dir, layers=self._places.layers, cgroup=self._cgroups.path(spec.id)
+            root=root,
+            guest_dir=self._guest_dir,
+            layers=self._places.layers,
+            cgroup=self._cgroups.path(spec.id),
+            volumes=[self._places.data_of(mount.volume_id) for mount in spec.volumes],
         )
         bundle = runsc_bundle(spec, slot, paths)
         if saved is None:
@@ -73,8 +77,11 @@ class Runsc:
         guest_dir = self._places.guests / saved.manifest.guest
         if not guest_dir.exists():
             raise CheckpointUnusable(f"cannot restore checkpoint {saved.manifest.id}: the guestd that it runs is gone")
-        old = json.loads((saved.part / BUNDLE).read_text())
-        self._launch(spec, folder, rehoused(old, bundle, guest_dir), ["create"], START_DEADLINE_S)
+        try:
+            whole = rehoused(json.loads((saved.part / BUNDLE).read_text()), bundle, guest_dir)
+        except ValueError as error:
+            raise CheckpointUnusable(f"cannot restore checkpoint {saved.manifest.id}: {error}") from error
+        self._launch(spec, folder, whole, ["create"], START_DEADLINE_S)
         self._give_sentry_memory(spec)
         options = ["restore", "--detach", f"--image-path={saved.part}"]
         self._launch(spec, folder, None, options, limits.CHECKPOINT_DEADLINE_S)
@@ -114,6 +121,8 @@ class Runsc:
             "--allow-live-tcp-migration=false",
             # Ids, namespaces, cgroup and host name of what is restored are new ones.
             "--restore-spec-validation=warning",
+            # Whatever a sandbox reads of a volume may just have been written by another.
+            "--file-access-mounts=shared",
         ]
 
     def memory_limit(self, record: Record) -> int:
