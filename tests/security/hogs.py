@@ -35,7 +35,7 @@ while True:
     "disk": """
 going()
 while True:
-    with open("/home/user/filler", "wb") as file:
+    with open("/home/user/filler", "wb", 0) as file:
         try:
             while True: file.write(bytes(1 << 20))
         except OSError: pass
@@ -69,13 +69,13 @@ spread(flood, 8); going(); flood()
 """,
     "sockets": """
 listener = socket.create_server(("127.0.0.1", 0), backlog=4096); held = []
+def meet(): held.extend((socket.create_connection(listener.getsockname(), 1), listener.accept()[0]))
 try:
-    while True:
-        held.append(socket.create_connection(listener.getsockname(), 1)); held.append(listener.accept()[0])
-except OSError: going()
+    while len(held) < 20000: meet()
+except OSError: pass
+going()
 while True:
-    held.pop().close(); held.pop().close()
-    held.append(socket.create_connection(listener.getsockname(), 1)); held.append(listener.accept()[0])
+    held.pop().close(); held.pop().close(); meet()
 """,
     "watches": """
 import ctypes
@@ -87,12 +87,15 @@ while True:
     with open("/home/user/watched", "w") as file: file.write("x")
 """,
     "terminals": """
+import tty
 held = []
 try:
     while True: held.append(os.openpty())
 except OSError: going()
+ours, theirs = held[0]
+tty.setraw(theirs)
 while True:
-    os.write(held[0][0], b"x" * 64); os.read(held[0][1], 4096) if not os.set_blocking(held[0][1], False) else 0
+    os.write(ours, b"x" * 64); os.read(theirs, 4096)
 """,
 }
 """Kind -> program. Log spam comes through the API, and so is no program (test_neighbours.py)."""
