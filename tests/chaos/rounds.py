@@ -65,9 +65,16 @@ class Outcome:
     def is_flat(self) -> bool:
         return not self.memory or self.grew_by <= self.memory[0] // 10 + GROWTH_BYTES
 
+    def can_compare(self, runtime: str) -> bool:
+        """Whether there are a first and a last hundred: fewer say more about the machine than about the server."""
+        return len(self._times(runtime)) >= 2 * COMPARED
+
+    def _times(self, runtime: str) -> list[float]:
+        return [each.took_s for each in self.rounds if each.runtime == runtime and not each.error]
+
     def create_times(self, runtime: str) -> tuple[float, float]:
         """Medians of the first and the last hundred."""
-        times = [each.took_s for each in self.rounds if each.runtime == runtime and not each.error]
+        times = self._times(runtime)
         count = min(COMPARED, max(1, len(times) // 2))
         return (statistics.median(times[:count]), statistics.median(times[-count:])) if times else (0.0, 0.0)
 
@@ -101,10 +108,20 @@ def sleep_and_fork(server: LocalServer, sandbox: Sandbox, text: str) -> None:
 class Chaos:
     """Runs rounds against a server that it may kill."""
 
-    def __init__(self, server: LocalServer, workers: int, seed: int, deed: Deed = write_and_read) -> None:
-        self._server, self._workers, self._deed = server, workers, deed
+    def __init__(
+        self,
+        server: LocalServer,
+        workers: int,
+        seed: int,
+        deed: Deed = write_and_read,
+        fault_every_s: float = FAULT_EVERY_S,
+    ) -> None:
+        self._server, self._workers = server, workers
+        self._deed, self._fault_every_s = deed, fault_every_s
         self._random = random.Random(seed)  # the same faults again for the same seed
         self._lock = threading.Lock()
+        self._standing = threading.Lock()
+        """Held by who needs the server up, and by who takes it down."""
         self._alive: set[str] = set()
         self._victims: set[str] = set()
         self._downs: list[tuple[float, float]] = []
@@ -167,7 +184,7 @@ class Chaos:
             self._alive.add(sandbox_id)
 
     def _faults(self, over: threading.Event, server_dies: bool) -> None:
-        while not over.wait(self._random.uniform(0.2, 2 * FAULT_EVERY_S)):
+        while not over.wait(self._random.uniform(0.2, 2 * self._fault_every_s)):
             total = sum(self.outcome.faults.values())
             if server_dies and total % SERVER_FAULT_EVERY == SERVER_FAULT_EVERY // 2:
                 self._kill_server()
@@ -176,8 +193,9 @@ class Chaos:
 
     def _kill_server(self) -> None:
         down = time.monotonic()
-        self._server.kill()
-        self._server.start()
+        with self._standing:
+            self._server.kill()
+            self._server.start()
         self._downs.append((down, time.monotonic()))
         self.outcome.faults["server"] += 1
 
@@ -192,9 +210,10 @@ class Chaos:
         self.outcome.faults["guest"] += 1
 
     def _measure_memory(self, *, reset: bool) -> None:
-        if reset:
-            self.outcome.memory.clear()
-        self.outcome.memory.append(resident(self._server.pid))
+        with self._standing:
+            if reset:
+                self.outcome.memory.clear()
+            self.outcome.memory.append(resident(self._server.pid))
 
     def _judge(self, first: int) -> None:
         """Rounds that met a server that was down are forgiven."""

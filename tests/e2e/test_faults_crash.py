@@ -10,15 +10,20 @@ import pytest
 
 from tests.chaos.crash_points import CrashingServer, CrashPoint, crash
 from tests.chaos.operations import OPERATIONS
+from tests.chaos.sleep_operations import SLEEP_OPERATIONS
 from tests.e2e.cleanliness import nothing_left
 
 POINTS = (
-    ("create", CrashPoint("after", "store.mark_running")),
-    ("kill", CrashPoint("after", "runtime.delete")),
-    ("expire", CrashPoint("after", "engine.destroy")),
-    ("set_timeout", CrashPoint("after", "store.set_deadline")),
-    ("set_network", CrashPoint("after", "engine.set_egress")),
-    ("adopt_the_dead", CrashPoint("after", "store.mark_killing")),
+    ("create_once", "crun", CrashPoint("after", "store.mark_running")),
+    ("kill", "crun", CrashPoint("after", "runtime.delete")),
+    ("expire", "crun", CrashPoint("after", "engine.destroy")),
+    ("set_timeout", "crun", CrashPoint("after", "store.set_deadline")),
+    ("set_network", "crun", CrashPoint("after", "engine.set_egress")),
+    ("adopt_the_dead", "crun", CrashPoint("after", "store.mark_killing")),
+    ("pause", "runsc", CrashPoint("before", "shelf.publish")),
+    ("resume", "runsc", CrashPoint("after", "runtime.start")),
+    ("snapshot", "crun", CrashPoint("after", "engine.checkpoint")),
+    ("fork", "crun", CrashPoint("after", "store.add_sandbox")),
 )
 
 
@@ -32,7 +37,7 @@ def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashingServe
 
 
 @pytest.mark.threat("E1")
-@pytest.mark.parametrize(("name", "point"), POINTS, ids=[f"{name}, {point}" for name, point in POINTS])
-def test_a_crash_loses_and_leaves_nothing(crashing: CrashingServer, name: str, point: CrashPoint) -> None:
-    operation = next(each for each in OPERATIONS if each.name == name)
-    assert crash(crashing, operation, point, "crun"), "the point lies on the way of the operation"
+@pytest.mark.parametrize(("name", "runtime", "point"), POINTS, ids=[f"{name}, {point}" for name, _, point in POINTS])
+def test_a_crash_loses_and_leaves_nothing(crashing: CrashingServer, name: str, runtime: str, point: CrashPoint) -> None:
+    operation = next(each for each in (*OPERATIONS, *SLEEP_OPERATIONS) if each.name == name)
+    assert crash(crashing, operation, point, runtime), "the point lies on the way of the operation"

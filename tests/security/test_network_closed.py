@@ -110,12 +110,19 @@ async def test_there_is_no_ipv6(box: Lab) -> None:
     assert "inet6" not in await asyncio.to_thread(box.run, "ip -6 addr show dev eth0")
 
 
+FORGED = 33
+"""Frames at the least."""
+
+
 @pytest.mark.threat("B2", "B4")
 async def test_forged_frames_do_not_leave_the_slot(box: Lab, internet: Internet) -> None:
     """On the wire itself, with what root inside lacks: the right to send raw frames."""
-    before = neighbours(box.bridge)
+    before, counted = neighbours(box.bridge), await box.engine.denials()
     assert await asyncio.to_thread(forge, box, internet) == ([], [])
     assert neighbours(box.bridge) == before
+    now = await box.engine.denials()
+    assert now[box.one.id] - counted.get(box.one.id, 0) >= FORGED, "each of them is counted, as its sender's"
+    assert now.get(box.two.id) == counted.get(box.two.id)
 
 
 def neighbours(bridge: str) -> str:
