@@ -81,7 +81,7 @@ bench: setup ## print the numbers that SPEC.md promises
 bench-compare: setup ## the same measures on the commit before (COMMIT=) and on this checkout, side by side
 	@$(BIN)/python -m bench.compare $(COMMIT)
 
-chaos: setup ## kill the server at every step, then 2,000 rounds while everything dies at random (CHAOS_ROUNDS=)
+chaos: setup ## kill the server at every step, then 3,200 rounds while everything dies at random (CHAOS_PARTS=, CHAOS_ROUNDS=)
 	WARREN_ALL_FAULTS=1 $(BIN)/pytest -q tests/integration/test_oci_fault_table.py
 	@$(BIN)/python -m tests.chaos
 

@@ -10,15 +10,21 @@ from pathlib import Path
 PRIVATE = 0o600
 
 
-def write(file: Path, content: bytes | str, mode: int = PRIVATE) -> None:
-    """In one step, in place of what was there: a crash leaves the old content or the new one."""
-    with _written(file, content, mode) as draft:
-        rename(draft, file)
+def write(file: Path, content: bytes | str, mode: int = PRIVATE, *, lasting: bool = True) -> None:
+    """In one step, in place of what was there: a crash leaves the old content or the new one.
+
+    lasting False: for what means nothing after a restart of the machine, and need not wait for the disk.
+    """
+    with _written(file, content, mode, lasting) as draft:
+        if lasting:
+            rename(draft, file)
+        else:
+            draft.rename(file)
 
 
 def write_once(file: Path, content: bytes | str) -> bytes:
     """What is in the file: `content`, unless somebody was there before. Whoever asks gets the same."""
-    with _written(file, content, PRIVATE) as draft:
+    with _written(file, content, PRIVATE, lasting=True) as draft:
         try:
             os.link(draft, file)
         except FileExistsError:
@@ -28,8 +34,8 @@ def write_once(file: Path, content: bytes | str) -> bytes:
 
 
 @contextmanager
-def _written(file: Path, content: bytes | str, mode: int) -> Generator[Path]:
-    """A file beside it that holds `content`, on the disk."""
+def _written(file: Path, content: bytes | str, mode: int, lasting: bool) -> Generator[Path]:
+    """A file beside it that holds `content`."""
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     draft = Path(name)
     try:
@@ -37,7 +43,8 @@ def _written(file: Path, content: bytes | str, mode: int) -> Generator[Path]:
             os.fchmod(descriptor, mode)
             opened.write(content.encode() if isinstance(content, str) else content)
             opened.flush()
-            os.fsync(descriptor)
+            if lasting:
+                os.fsync(descriptor)
         yield draft
     finally:
         draft.unlink(missing_ok=True)

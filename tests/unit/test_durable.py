@@ -39,6 +39,12 @@ def test_what_breaks_off_leaves_the_old_content_and_nothing_else(
     assert os.listdir(tmp_path) == ["key"]
 
 
+def test_what_ends_with_the_machine_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", _failing)
+    durable.write(tmp_path / "record", "new", lasting=False)
+    assert (tmp_path / "record").read_text() == "new"
+
+
 def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("untouched")
     (tmp_path / "key").symlink_to("elsewhere")

@@ -51,7 +51,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """In one step: a crash leaves the old file or the new one."""
-        durable.write(folder / FILE, json.dumps(asdict(self)))
+        durable.write(folder / FILE, json.dumps(asdict(self)), lasting=False)
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":
