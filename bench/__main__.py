@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import docker_target, gateway_overhead, guest_start, report, runsc_floor
+from bench import docker_target, gateway_overhead, guest_start, image_unpack, report, runsc_floor
 from bench.measuring import chosen, measure
 from bench.rows import POOL_ROWS, ROWS, SPARES, Row
 from bench.samples import Samples
@@ -67,6 +67,7 @@ def _single_lines(server: LocalServer, warren: list[WarrenTarget]) -> list[str]:
     settings = load(os.environ)
     lines = [report.overhead_line(target.name, _overhead(server, target)) for target in warren]
     lines.append(report.guest_line(guest_start.best_ms(settings.guestd)))
+    lines.append(report.image_line(image_unpack.measure(settings.cache_dir / "bench")))
     image = next(server.state.glob("templates/*/rootfs.erofs"))
     saved, restored = runsc_floor.measure(settings.runsc, image, HEAP_MIB, FLOOR_TIMES)
     return [*lines, report.floor_line("checkpoint", saved), report.floor_line("restore", restored)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bench.gateway_overhead import Overhead
+from bench.image_unpack import Unpacked
 from bench.rows import ALIVE, Row, among
 from bench.samples import Samples
 
@@ -10,6 +11,7 @@ Results = Mapping[tuple[str, str], Samples]
 """(row's name, target's name) -> samples."""
 
 GATEWAY_AIM_MS = 0.6
+IMAGE_AIM = 1.5
 GUEST_AIM_MS = 10.0
 GROWTH_AIM = 1.5
 """A create among many takes at most this many times what it takes alone."""
@@ -54,6 +56,16 @@ def guest_line(milliseconds: float) -> str:
     return (
         f"{'guestd alone, exec to first answer':34} {'':8} {milliseconds:9.2f} ms     "
         f"(best of several; aim <= {GUEST_AIM_MS:g}: {_verdict(milliseconds <= GUEST_AIM_MS)})"
+    )
+
+
+def image_line(found: Unpacked) -> str:
+    """An image of ours against `umoci unpack` alone."""
+    verdict = _verdict(found.ratio <= IMAGE_AIM)
+    return (
+        f"{'image: check, unpack, fit, EROFS':34} {'':8} {found.ratio:9.2f} x      "
+        f"({found.ours_s:.1f} s, umoci alone {found.umoci_s:.1f} s, layers of {found.mb:.0f} MB; "
+        f"aim <= {IMAGE_AIM:g}: {verdict})"
     )
 
 

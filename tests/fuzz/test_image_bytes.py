@@ -33,8 +33,19 @@ def as_python_reads(data: bytes) -> list[tuple[str, str, int, int]]:
         return [(each.name.rstrip("/"), each.linkname, each.uid, each.gid) for each in other]
 
 
+def resummed(data: bytes) -> bytes:
+    """With check sums that are right again, or hardly a mutation would get past them."""
+    whole = bytearray(data)
+    for at in range(0, len(whole) - 511, 512):
+        if whole[at + 257 : at + 262] == b"ustar":
+            whole[at + 148 : at + 156] = b" " * 8
+            whole[at + 148 : at + 156] = b"%06o\0 " % sum(whole[at : at + 512])
+    return bytes(whole)
+
+
 @fuzzed("layer", usual=200)
 def test_a_layer(data: bytes) -> None:
+    data = resummed(data)
     found = read(data, 7)
     assert found == read(data, len(data) or 1)
     if not found:

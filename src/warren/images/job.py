@@ -79,6 +79,7 @@ class Job:
         self._say({"fetched": True})
         config, layers = self._read_layout()
         check = LayersCheck()
+        self._say({"say": f"checking {len(layers)} layers"})
         for number, layer in enumerate(layers, 1):
             judge(layer, LAYOUT / "blobs" / "sha256" / layer.digest.removeprefix("sha256:"), number, check)
         self._say({"say": f"unpacking {check.entries} files, {check.bytes / 1e6:.0f} MB"})
