@@ -103,6 +103,12 @@ class StoreSuite:
         assert await store.project(odd.id) == odd
         assert await store.project("nobody") is None
 
+    async def test_limits_of_a_project_are_changed_and_no_other_s(self, store: Store) -> None:
+        changed = replace(PROJECT, limits=ProjectLimits(7, 6, 5, 4, 3, 2, 1))
+        assert await store.set_limits(PROJECT.id, changed.limits)
+        assert not await store.set_limits("nobody", ProjectLimits())
+        assert [await store.project(project.id) for project in (PROJECT, OTHER)] == [changed, OTHER]
+
     async def test_a_project_name_is_taken_once_and_a_retry_is_no_second_time(self, store: Store) -> None:
         await store.add_project(PROJECT)
         with pytest.raises(AlreadyExists, match="cannot"):

@@ -14,7 +14,7 @@ from warren.contracts.template_store import Builds, Templates
 from warren.contracts.volume_store import Volumes
 from warren.model.observation import Level, LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
-from warren.model.project import ApiKey, Project
+from warren.model.project import ApiKey, Project, ProjectLimits
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.secret import SealedValue, Secret
 from warren.model.server import Server
@@ -93,6 +93,10 @@ class Projects(Protocol):
         ...
 
     async def project(self, project_id: str) -> Project | None: ...
+
+    async def set_limits(self, project_id: str, limits: ProjectLimits) -> bool:
+        """From the next request on. False when there is no such project."""
+        ...
 
     async def add_key(self, key: ApiKey) -> None: ...
 

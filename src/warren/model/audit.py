@@ -53,6 +53,7 @@ class Kind(enum.StrEnum):
     KEY_CREATE = "key.create"
     KEY_RENAME = "key.rename"
     KEY_REVOKE = "key.revoke"
+    PROJECT_LIMITS = "project.limits"
     AUTH_REFUSED = "auth.refused"
     """A request without a key, or with one that is not known."""
     TRAFFIC_REFUSED = "traffic.refused"

@@ -9,7 +9,7 @@ from warren.contracts.store import IdempotencyKey, KeyHolder, LogQuery, SandboxQ
 from warren.model import limits
 from warren.model.errors import AlreadyExists, IdempotencyInFlight
 from warren.model.observation import Level, LogEntry, Metric
-from warren.model.project import ApiKey, Project
+from warren.model.project import ApiKey, Project, ProjectLimits
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
 from warren.store.memory_secrets import MemorySecrets
@@ -47,6 +47,12 @@ class MemoryStore(MemoryTemplates, MemoryVolumes, MemorySecrets):
 
     async def project(self, project_id: str) -> Project | None:
         return self._projects.get(project_id)
+
+    async def set_limits(self, project_id: str, limits: ProjectLimits) -> bool:
+        if project_id not in self._projects:
+            return False
+        self._projects[project_id] = replace(self._projects[project_id], limits=limits)
+        return True
 
     async def add_key(self, key: ApiKey) -> None:
         self._keys.setdefault(key.id, key)

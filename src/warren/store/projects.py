@@ -1,6 +1,7 @@
 """Rows of projects and API keys."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import RowMapping, delete, or_, select, update
@@ -30,6 +31,11 @@ async def find(connection: AsyncConnection, project_id: str) -> Project | None:
 async def everyone(connection: AsyncConnection) -> Sequence[Project]:
     rows = await connection.execute(select(schema.projects).order_by(_PROJECTS.created_at, _PROJECTS.id))
     return [_project(row) for row in rows.mappings()]
+
+
+async def set_limits(connection: AsyncConnection, project_id: str, limits: ProjectLimits) -> bool:
+    own = update(schema.projects).where(_PROJECTS.id == project_id)
+    return (await connection.execute(own.values(_limits_row(limits)))).rowcount > 0
 
 
 async def add_key(connection: AsyncConnection, key: ApiKey) -> None:
@@ -79,17 +85,12 @@ def _project_row(project: Project) -> dict[str, object]:
         "id": project.id,
         "name": project.name,
         "created_at": project.created_at,
-        "max_sandboxes": project.limits.sandboxes,
-        "max_lifetime_s": project.limits.lifetime_s,
-        "max_cpu_count": project.limits.cpu_count,
-        "max_memory_mb": project.limits.memory_mb,
-        "max_disk_mb": project.limits.disk_mb,
-        "max_snapshot_mb": project.limits.snapshot_mb,
-        "max_paused_days": project.limits.paused_days,
-        "max_secrets": project.limits.secrets,
-        "max_volumes": project.limits.volumes,
-        "max_volume_mb": project.limits.volume_mb,
+        **_limits_row(project.limits),
     }
+
+
+def _limits_row(limits: ProjectLimits) -> dict[str, int]:
+    return {f"max_{name}": value for name, value in asdict(limits).items()}
 
 
 def _project(row: RowMapping, prefix: str = "") -> Project:

@@ -60,6 +60,9 @@ class SqlStore:
     async def project(self, project_id: str) -> Project | None:
         return await self._database.read(projects.find, project_id)
 
+    async def set_limits(self, project_id: str, limits: ProjectLimits) -> bool:
+        return await self._database.write(projects.set_limits, project_id, limits)
+
     async def add_key(self, key: ApiKey) -> None:
         await self._database.write(projects.add_key, key)
 
