@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 SIDE_BY_SIDE = -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-guestd test-server test-e2e test-alone test-desktop attack chaos fuzz check format bench bench-compare lock clean
+.PHONY: help setup demo serve test test-guestd test-server test-e2e test-pool test-alone test-desktop attack chaos fuzz check format bench bench-compare lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,11 @@ test-server: setup
 test-e2e: setup
 	@scripts/setup tests
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e -m "not alone" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-pool POOLED="tests/e2e/test_lifecycle.py tests/e2e/test_commands.py"
+
+POOLED ?= tests/e2e
+test-pool: setup ## the e2e suite once more, its sandboxes from a pool (POOL= spares, POOLED= files)
+	WARREN_TEST_POOL=$(or $(POOL),2) PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest $(POOLED) $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # What takes the whole machine, and would starve what runs beside it.
 test-alone: setup

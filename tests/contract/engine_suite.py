@@ -65,7 +65,9 @@ class Rig:
         return {placement.id for placement in await self.engine.list()}
 
 
-class EngineSuite:
+class OnRig:
+    """What the suites of an engine stand on: one open engine for each test, and a clean machine after it."""
+
     pytestmark = pytest.mark.anyio
 
     @pytest.fixture
@@ -81,9 +83,13 @@ class EngineSuite:
         finally:
             for sandbox in rig.made:
                 await rig.engine.destroy(sandbox)
+            for checkpoint in await rig.engine.checkpoints():
+                await rig.engine.forget(checkpoint.id)
             await rig.engine.close()
         assert bench.left_behind() == {}
 
+
+class EngineSuite(OnRig):
     async def test_runtimes_name_the_default_first(self, rig: Rig) -> None:
         assert rig.engine.runtimes[0] == rig.bench.runtime
         assert len(set(rig.engine.runtimes)) == len(rig.engine.runtimes)

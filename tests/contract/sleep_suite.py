@@ -1,11 +1,10 @@
 """What every engine must do with checkpoints and frozen sandboxes. Subclass `SleepSuite` like `EngineSuite`."""
 
-from collections.abc import AsyncIterator
 from itertools import count
 
 import pytest
 
-from tests.contract.engine_suite import Bench, Rig, new_id
+from tests.contract.engine_suite import OnRig, Rig, new_id
 from warren.contracts.engine import Restore
 from warren.model.errors import CheckpointNotFound, CheckpointUnusable, NotSupported, SandboxNotFound
 from warren.model.snapshot import SnapshotKind
@@ -18,27 +17,7 @@ def new_checkpoint_id() -> str:
     return f"csuite{next(_numbers):015d}"
 
 
-class SleepSuite:
-    pytestmark = pytest.mark.anyio
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
-
-    @pytest.fixture
-    async def rig(self, bench: Bench, anyio_backend: str) -> AsyncIterator[Rig]:
-        rig = Rig(bench, bench.engine())
-        await rig.engine.open()
-        try:
-            yield rig
-        finally:
-            for sandbox in rig.made:
-                await rig.engine.destroy(sandbox)
-            for checkpoint in await rig.engine.checkpoints():
-                await rig.engine.forget(checkpoint.id)
-            await rig.engine.close()
-        assert bench.left_behind() == {}
-
+class SleepSuite(OnRig):
     def kind(self, rig: Rig) -> SnapshotKind:
         """The most that the runtime of this bench can keep."""
         return SnapshotKind.MEMORY if rig.engine.keeps_memory(rig.bench.runtime) else FILES

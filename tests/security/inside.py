@@ -58,7 +58,7 @@ class InSandbox:
 
     @property
     def canaries(self) -> Sequence[str]:
-        return [str(self.server.state), "/run/warren", str(Settings().cache_dir), str(PROBES)]
+        return [str(self.server.state), f"/run/warren/{self.server.bridge}", str(Settings().cache_dir), str(PROBES)]
 
     @property
     def host_pid(self) -> int:
