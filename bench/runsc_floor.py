@@ -2,6 +2,7 @@
 under every pause and resume of ours."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.samples import Samples, milliseconds
+from warren.engine.oci.process import wait_over
 
 CALL_DEADLINE_S = 60.0
 READY = "ready"
@@ -66,15 +68,16 @@ class Floor:
     def _call(self, *arguments: str) -> None:
         # Not a pipe: the sandbox inherits it, and reading it would last as long as the sandbox.
         with (self._folder / "words").open("wb+") as words:
-            done = subprocess.run(
-                [*self._base, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=words,
-                timeout=CALL_DEADLINE_S,
-                check=False,
+            called = subprocess.Popen(
+                [*self._base, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words
             )
-            if done.returncode:
+            pidfd = os.pidfd_open(called.pid)
+            try:
+                if not wait_over(pidfd, CALL_DEADLINE_S):  # `subprocess` would look for its end in naps of 50 ms
+                    called.kill()
+            finally:
+                os.close(pidfd)
+            if called.wait():
                 words.seek(0)
                 raise RuntimeError(f"cannot runsc {arguments[0]}: {words.read()[-300:].decode(errors='replace')}")
 

@@ -216,7 +216,7 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
     watches = Watches(engine=engine, live=on.live, ending=ending, relief=relief, work=work)
     pausing = Pausing(
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
-        watches=watches, checkpoints=checkpoints, ending=ending, work=work,
+        watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
     launcher = Launcher(engine=engine, guest=on.guest, tokens=on.tokens, images=on.images)
     spares = Spares(
@@ -229,7 +229,7 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
     )  # fmt: skip
     resuming = Resuming(
         engine=engine, launcher=launcher, store=store, clock=clock,
-        watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work,
+        watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
     return _Life(checkpoints, ending, watches, pausing, spares, starting, resuming)
 
@@ -239,14 +239,17 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         engine=on.engine, store=on.store, clock=on.clock, tokens=on.tokens, live=on.live,
         elsewhere=Elsewhere(server_id=on.server_id, store=on.store), starting=life.starting, ending=life.ending,
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
-        forking=Forking(engine=on.engine, checkpoints=life.checkpoints, starting=life.starting, work=on.work),
+        forking=Forking(
+            engine=on.engine, checkpoints=life.checkpoints, starting=life.starting, work=on.work, meters=on.meters
+        ),
     )  # fmt: skip
 
 
 def _build_snapshots(on: _Grounds, life: _Life) -> Snapshots:
     return Snapshots(
-        engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=on.work
-    )
+        engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=on.work,
+        meters=on.meters,
+    )  # fmt: skip
 
 
 def _build_volumes(settings: Settings, on: _Grounds) -> Volumes:

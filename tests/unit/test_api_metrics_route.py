@@ -161,3 +161,21 @@ async def test_a_full_machine_refuses_with_the_code_of_the_contract(server: ApiS
     assert (answer.status_code, answer.json()["error_code"]) == (503, "sandbox_capacity_unavailable")
     assert answer.headers["should-retry"] == "false"
     assert "reserve" in answer.json()["message"]
+
+
+async def test_sleep_is_counted_and_timed(server: ApiServer) -> None:
+    made = (await server.client.post("/v2/sandboxes", json={"templateID": "base"})).json()
+    path = f"/sandboxes/{made['sandboxID']}"
+    await server.client.post(f"{path}/fork", json={"count": 2})
+    await server.client.post(f"{path}/snapshots", json={})
+    await server.client.post(f"{path}/pause", json={})
+    await server.client.post(f"/v2{path}/connect", json={})
+    found = numbers(server)
+    for operation in ("fork", "snapshot", "pause", "resume"):
+        assert f'warren_sleeps_total{{code="ok",operation="{operation}",runtime="runsc"}} 1.0' in found
+        assert f'warren_sleep_seconds_count{{operation="{operation}",runtime="runsc"}} 1.0' in found
+    server.engine.machine.slots = 0
+    await server.client.post(f"{path}/pause", json={})
+    await server.client.post(f"/v2{path}/connect", json={})
+    labels = 'code="sandbox_capacity_unavailable",operation="resume",runtime="runsc"'
+    assert f"warren_sleeps_total{{{labels}}} 1.0" in numbers(server)

@@ -1,5 +1,6 @@
 """The warm pool over the in-memory engine, guest and store."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,11 @@ from warren.model import limits
 
 pytestmark = pytest.mark.anyio
 NEW = {"templateID": "base", "timeout": 60}
+
+
+@pytest.fixture(autouse=True)
+def no_rush(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "POOL_QUIET_S", 0.01)
 
 
 @asynccontextmanager
@@ -135,3 +141,22 @@ async def test_a_server_that_stops_leaves_no_spare(tmp_path: Path) -> None:
         await filled(server)
         machine = server.engine.machine
     assert not machine.sandboxes
+
+
+async def test_a_place_that_a_spare_is_just_taking_goes_to_who_asks(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        server.engine.machine.slots = 2
+        first = await server.client.post("/v2/sandboxes", json=NEW)
+        second = await server.client.post("/v2/sandboxes", json=NEW)
+        server.guest.up.clear()
+        server.engine.machine.slots = 3
+
+        async def is_starting() -> bool:
+            return len(server.engine.machine.sandboxes) == 3
+
+        await eventually(is_starting)
+        asking = asyncio.create_task(server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256}))
+        await asyncio.sleep(0)
+        server.guest.up.set()
+        assert [first.status_code, second.status_code, (await asking).status_code] == [201, 201, 201]

@@ -6,7 +6,7 @@ import pytest
 
 from warren.model import limits
 from warren.model.errors import BadRequest
-from warren.model.pool import Budget, Demand, Floor, Kind, parse_floors, targets
+from warren.model.pool import Budget, Demand, Floor, Kind, Rush, parse_floors, targets
 from warren.model.sandbox import Resources
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,3 +67,17 @@ def test_floors_are_written_as_template_and_count() -> None:
 def test_a_floor_that_cannot_be_read_is_refused(word: str) -> None:
     with pytest.raises(BadRequest, match="WARREN_POOL"):
         parse_floors([word])
+
+
+def test_a_rush_is_waited_for_but_not_for_ever() -> None:
+    rush = Rush()
+    assert rush.left(100.0) == 0
+    rush.note(100.0)
+    assert rush.left(100.0) == limits.POOL_QUIET_S
+    assert rush.left(100.0 + limits.POOL_QUIET_S) == 0
+    for step in range(100):
+        rush.note(100.0 + step * limits.POOL_QUIET_S / 2)
+    assert rush.left(100.0 + limits.POOL_RUSH_S) == 0
+    rush.over()
+    rush.note(200.0)
+    assert rush.left(200.0) == limits.POOL_QUIET_S

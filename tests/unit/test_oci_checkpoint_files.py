@@ -159,7 +159,7 @@ def test_a_checkpoint_says_what_stands_in_its_way(
 def test_a_manifest_comes_back_as_it_was() -> None:
     whole = replace(MANIFEST, pieces={"memory/pages.img": Piece(1, 2, "3")}, key="4")
     assert Manifest.from_json(whole.to_json()) == whole
-    for text in ("", "[]", "{}", whole.to_json().replace('"version": 1', '"version": 2'), whole.to_json()[:-9]):
+    for text in ("", "[]", "{}", whole.to_json().replace('"version": 2', '"version": 3'), whole.to_json()[:-9]):
         with pytest.raises(ValueError):
             Manifest.from_json(text)
 
@@ -200,6 +200,24 @@ def test_a_shelf_shows_what_was_published_and_clears_the_rest(tmp_path: Path) ->
     for name in (NAME, "../etc", "c" + "d" * 20):
         with pytest.raises(CheckpointNotFound):
             again.find(name)
+
+
+def test_a_passing_checkpoint_serves_the_server_that_wrote_it_and_no_other(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "checkpoints", None)
+    shelf.open()
+    with shelf.draft(NAME, SnapshotKind.FILESYSTEM, 0) as draft:
+        (draft.target / "files").mkdir()
+        (draft.target / "files" / "layer").write_bytes(b"content")
+        manifest = shelf.publish(draft, replace(MANIFEST, kind=SnapshotKind.FILESYSTEM), durable=False)
+    with shelf.part(manifest, SnapshotKind.FILESYSTEM) as part:
+        assert (part / "layer").read_bytes() == b"content"
+    next_server = Shelf(shelf.folder, None)
+    next_server.open()
+    with pytest.raises(CheckpointUnusable), next_server.part(manifest, SnapshotKind.FILESYSTEM):
+        pass
+    (part / "layer").write_bytes(b"changed")
+    with pytest.raises(CheckpointUnusable), shelf.part(manifest, SnapshotKind.FILESYSTEM):
+        pass
 
 
 def test_a_sealed_checkpoint_wants_its_key(tmp_path: Path) -> None:

@@ -200,9 +200,12 @@ class Engine(Protocol):
         """Whether a sandbox of this runtime can be checkpointed with its memory."""
         ...
 
-    async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+    async def checkpoint(
+        self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool = True
+    ) -> Checkpoint:
         """Write a running sandbox to disk under a new id; it survives a power cut once this returns.
 
+        durable False: it need not outlive this server, which starts copies from it and forgets it.
         hold False: the sandbox goes on. hold True: it stays at a standstill until `thaw` or `destroy`. After an error
         or a cancellation it runs on, if it lives, and nothing of the checkpoint is left. Raises SandboxNotFound,
         NotSupported (MEMORY under a runtime that cannot), NoSpace. Not idempotent: an id is used once.

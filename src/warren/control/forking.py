@@ -14,6 +14,7 @@ from warren.model.errors import BadRequest, WarrenError
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
 from warren.model.template import template_of
+from warren.telemetry.meters import Meters
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,11 @@ class ForkRequest:
 
 
 class Forking:
-    def __init__(self, *, engine: Engine, checkpoints: Checkpoints, starting: Starting, work: Work) -> None:
-        self._engine, self._checkpoints, self._starting, self._work = engine, checkpoints, starting, work
+    def __init__(
+        self, *, engine: Engine, checkpoints: Checkpoints, starting: Starting, work: Work, meters: Meters
+    ) -> None:
+        self._engine, self._checkpoints, self._starting = engine, checkpoints, starting
+        self._work, self._meters = work, meters
 
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         """Copies of a running sandbox, each a sandbox of its own or the reason why it is none; the source goes on.
@@ -42,9 +46,9 @@ class Forking:
 
     async def _fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         kind = snapshot_kind(sandbox, memory=None, keeps_memory=self._engine.keeps_memory(sandbox.runtime))
-        with self._checkpoints.new() as checkpoint_id:
+        with self._meters.sleeping("fork", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
             async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
-                await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False)
+                await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
             wanted = copy_request(sandbox, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
             try:
                 return await asyncio.gather(*(self._copy(project, wanted) for _ in range(request.count)))

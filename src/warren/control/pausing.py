@@ -41,6 +41,7 @@ from warren.model.pause import Pause, PauseCause, PauseKind
 from warren.model.project import Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.snapshot import SnapshotKind
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -68,10 +69,11 @@ class Pausing:
         checkpoints: Checkpoints,
         ending: Ending,
         work: Work,
+        meters: Meters,
     ) -> None:
         self._engine, self._guest, self._store, self._clock = engine, guest, store, clock
         self._tokens, self._live, self._watches = tokens, live, watches
-        self._checkpoints, self._ending, self._work = checkpoints, ending, work
+        self._checkpoints, self._ending, self._work, self._meters = checkpoints, ending, work, meters
         self._at_work: set[str] = set()
 
     async def pause(self, project: Project, sandbox: Sandbox, request: PauseRequest) -> None:
@@ -168,7 +170,8 @@ class Pausing:
         return True
 
     async def _fall_asleep(self, sandbox: Sandbox, pause: Pause) -> None:
-        with self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
+        metered = self._meters.sleeping("pause", sandbox.runtime)
+        with metered, self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
             if pause.kind is not PauseKind.FROZEN:
                 pause = replace(pause, checkpoint_id=checkpoint_id)
             claimed = await self._store.claim_pause(sandbox.id, pause)
@@ -190,8 +193,8 @@ class Pausing:
             if paused is None:  # killed meanwhile
                 await self._checkpoints.forget(checkpoint_id)
                 raise SandboxNotFound.of(sandbox.id)
-        if pause.kind is not PauseKind.FROZEN:
-            await self._engine.destroy(sandbox.id)
+        if pause.kind is not PauseKind.FROZEN:  # whoever wakes or kills it meanwhile waits for that
+            self._work.spawn(self._engine.destroy(sandbox.id), f"clear what slept {sandbox.id}")
         await self._note(sandbox, Level.INFO, f"sandbox paused: {pause.kind} by {pause.by}")
 
     async def _stand_still(self, sandbox_id: str, pause: Pause) -> int:

@@ -33,6 +33,7 @@ from warren.model.project import Project
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import template_of
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +53,12 @@ class Resuming:
         pausing: Pausing,
         ending: Ending,
         work: Work,
+        meters: Meters,
     ) -> None:
         self._engine, self._launcher, self._store, self._clock = engine, launcher, store, clock
         self._watches = watches
-        self._checkpoints, self._pausing, self._ending, self._work = checkpoints, pausing, ending, work
+        self._checkpoints, self._pausing, self._ending = checkpoints, pausing, ending
+        self._work, self._meters = work, meters
         self._places = asyncio.Semaphore(limits.RESUMES_IN_FLIGHT)
         self._under_way: dict[str, asyncio.Future[Sandbox]] = {}
 
@@ -90,7 +93,7 @@ class Resuming:
             return sandbox
         check_sizes(sandbox, project)
         kind = restored_kind(sandbox.pause, memory=memory)
-        with self._pausing.at_work(sandbox.id):
+        with self._meters.sleeping("resume", sandbox.runtime), self._pausing.at_work(sandbox.id):
             claimed = await self._store.claim_resume(project.id, sandbox.id, project.limits.sandboxes)
             if claimed is None:
                 raise SandboxChanging(f"cannot resume sandbox {sandbox.id}: its state changed meanwhile; try again")
@@ -162,10 +165,8 @@ class Resuming:
             raise SandboxNotFound.of(sandbox.id)  # killed while it woke up
         self._watches.watch(awake, placement.address)
         if sandbox.pause is not None and sandbox.pause.checkpoint_id is not None:
-            await self._checkpoints.forget(sandbox.pause.checkpoint_id)
-        await self._store.add_logs(
-            sandbox.id, [LogEntry(self._clock.now(), Level.INFO, "warren", "sandbox resumed", {})]
-        )
+            self._work.spawn(self._checkpoints.forget(sandbox.pause.checkpoint_id), f"forget what woke {sandbox.id}")
+        await self._store.add_logs(sandbox.id, [LogEntry(self._clock.now(), Level.INFO, "warren", "sandbox resumed")])
         return awake
 
 

@@ -15,6 +15,7 @@ from warren.model.errors import BadRequest, SandboxChanging, SandboxPaused
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox, State
 from warren.model.snapshot import DEFAULT_TAG, SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
+from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -45,9 +46,10 @@ class Snapshots:
         ids: Ids,
         checkpoints: Checkpoints,
         work: Work,
+        meters: Meters,
     ) -> None:
         self._engine, self._store, self._clock, self._ids = engine, store, clock, ids
-        self._checkpoints, self._work = checkpoints, work
+        self._checkpoints, self._work, self._meters = checkpoints, work, meters
 
     async def take(self, project: Project, sandbox: Sandbox, name: str | None, *, memory: bool | None) -> Snapshot:
         """A snapshot of a running sandbox, which goes on. None keeps what its runtime can keep.
@@ -64,7 +66,7 @@ class Snapshots:
         return await self._work.finish(self._take(sandbox, version, kind), f"snapshot {sandbox.id}")
 
     async def _take(self, sandbox: Sandbox, version: VersionName | None, kind: SnapshotKind) -> Snapshot:
-        with self._checkpoints.new() as checkpoint_id:
+        with self._meters.sleeping("snapshot", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
             checkpoint = await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False)
             snapshot = Snapshot(
                 id=self._ids.snapshot_id(),

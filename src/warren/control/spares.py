@@ -21,7 +21,7 @@ from warren.control.work import Work
 from warren.model import limits
 from warren.model.errors import WarrenError
 from warren.model.policy import EgressPolicy
-from warren.model.pool import Budget, Demand, Floor, Kind, targets
+from warren.model.pool import Budget, Demand, Floor, Kind, Rush, targets
 from warren.model.template import Template
 from warren.telemetry.meters import Meters
 
@@ -72,6 +72,9 @@ class Spares:
         self._templates: dict[Kind, Template] = {}
         self._wanted: dict[Kind, int] = {}
         self._changed = asyncio.Event()
+        self._rush = Rush()
+        self._is_adding = False
+        self._added = asyncio.Event()
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -80,6 +83,7 @@ class Spares:
         if not self._budget.sandboxes:
             return None
         self._demand.note(kind, self._clock.now())
+        self._rush.note(asyncio.get_running_loop().time())
         self._templates[kind] = template
         self._changed.set()
         ready = self._ready.get(kind)
@@ -89,8 +93,11 @@ class Spares:
 
     def give_back(self, spare: Spare) -> None:
         """A claimed spare that was not used after all."""
-        self._ready.setdefault(spare.kind, deque()).append(spare)
+        self._keep(spare)
         self._changed.set()
+
+    def _keep(self, spare: Spare) -> None:
+        self._ready.setdefault(spare.kind, deque()).append(spare)
 
     def levels(self) -> list[Level]:
         kinds = {*self._wanted, *(kind for kind, ready in self._ready.items() if ready)}
@@ -99,24 +106,36 @@ class Spares:
 
     async def run(self, may_fill: Callable[[], bool]) -> None:
         """Keep the pool at its targets until drained. `may_fill`: nobody waits for a create, who would come first."""
+        now = asyncio.get_running_loop().time
         while self._budget.sandboxes and not self._closing:
+            if (left := self._rush.left(now())) > 0:
+                await self._nap(left)
+                continue
             try:
                 await self._settle(may_fill)
             except WarrenError as error:
                 log.warning("pool not filled", error=error.message)
             except Exception:
                 log.exception("pool not filled; trying again")
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limits.POOL_PERIOD_S):
-                    await self._changed.wait()
+            await self._nap(limits.POOL_PERIOD_S)
         self._closed.set()
 
+    async def _nap(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
+
     async def make_room(self) -> bool:
-        """Give the place of one spare to somebody who finds none; False when there is no spare."""
-        ready = max(self._ready.values(), key=len, default=None)
-        if not ready:
-            return False
+        """Give the place of one spare to somebody who finds none; False when there is no spare.
+
+        One that is just being started is waited for: it holds a place already.
+        """
+        while not (ready := max(self._ready.values(), key=len, default=None)):
+            if not self._is_adding:
+                return False
+            self._added.clear()
+            await self._added.wait()
         await self._engine.destroy(ready.pop().id)
         return True
 
@@ -133,10 +152,13 @@ class Spares:
         budget = Budget(0, 0) if await self._is_memory_short() else self._budget
         self._wanted = targets(floors, self._demand.bursts(self._clock.now()), budget)
         await self._drop_surplus()
-        while not self._closing and may_fill() and (kind := self._lacking()) is not None:
+        now = asyncio.get_running_loop().time
+        while not self._closing and may_fill() and not self._rush.left(now()) and (kind := self._lacking()):
             await self._add(kind)
             if await self._is_memory_short():
                 break
+        if self._lacking() is None:
+            self._rush.over()
 
     async def _is_memory_short(self) -> bool:
         """Whether what is kept ahead should go, so that what runs can stay."""
@@ -163,13 +185,17 @@ class Spares:
 
     async def _add(self, kind: Kind) -> None:
         spare_id, template = self._ids.sandbox_id(), self._templates[kind]
+        self._is_adding = True
         try:
             placement = await self._launcher.start(spare_id, template, kind, SPARE_EGRESS)
             await self._launcher.introduce(placement, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
+            self._keep(Spare(spare_id, kind, placement))
         except WarrenError:
             await self._engine.destroy(spare_id)
             raise
-        self.give_back(Spare(spare_id, kind, placement))
+        finally:
+            self._is_adding = False
+            self._added.set()
         self._work.spawn(self._await_death(spare_id, kind), f"watch spare {spare_id}")
         self._count(kind)
 

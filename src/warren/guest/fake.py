@@ -1,12 +1,14 @@
 """A guest in memory: the reference for tests of everything above it."""
 
+import asyncio
+
 from warren.contracts.guest import GuestIdentity, GuestLogs
 from warren.model.errors import Timeout
 from warren.model.observation import LogEntry
 
 
 class FakeGuest:
-    """Remembers who it was told to be; answers unless told to be silent, always, or once."""
+    """Remembers who it was told to be; answers unless told to be silent, always, or once, and once it is `up`."""
 
     def __init__(self) -> None:
         self.retained: list[str] = []
@@ -15,8 +17,11 @@ class FakeGuest:
         self.freed: list[tuple[int, int]] = []
         self.silent = False
         self.deaf_once: set[str] = set()
+        self.up = asyncio.Event()
+        self.up.set()
 
     async def init(self, address: str, identity: GuestIdentity, deadline_s: float) -> None:
+        await self.up.wait()
         is_deaf = identity.sandbox_id in self.deaf_once
         self.deaf_once.discard(identity.sandbox_id)
         if self.silent or is_deaf:

@@ -240,6 +240,10 @@ POOL_BURST_REMEMBERED = 256
 """Creates remembered of one kind; above what any budget keeps ready."""
 POOL_KINDS_REMEMBERED = 64
 """Kinds (template, runtime, sizes) remembered; a caller chooses sizes, so there is no end to them."""
+POOL_QUIET_S = 0.5
+"""Seconds without a create before the pool is filled up: starting a spare takes all processors of a small machine."""
+POOL_RUSH_S = 5.0
+"""Seconds that creates in a row can hold that up."""
 POOL_CLAIM_DEADLINE_S = 2.0
 """Seconds that a claimed spare has to take its identity, normally 0.005; after that the caller gets a new sandbox."""
 POOL_MEMORY_RESERVE_MB = 1024

@@ -74,6 +74,28 @@ class Demand:
         return {kind: _largest_burst(times) for kind, times in self._asked.items()}
 
 
+@dataclass
+class Rush:
+    """Creates that come one after the other: starting spares beside them would slow them down. Times in seconds."""
+
+    _first: float | None = None
+    _last: float = 0.0
+
+    def note(self, now: float) -> None:
+        self._first = now if self._first is None else self._first
+        self._last = now
+
+    def left(self, now: float) -> float:
+        """How long to wait until nobody has asked for a moment; not for ever while they keep asking."""
+        if self._first is None:
+            return 0.0
+        return max(0.0, min(self._last + limits.POOL_QUIET_S, self._first + limits.POOL_RUSH_S) - now)
+
+    def over(self) -> None:
+        """The pool is full again."""
+        self._first = None
+
+
 def _largest_burst(times: Sequence[datetime]) -> int:
     span, first, most = timedelta(seconds=limits.POOL_BURST_S), 0, 0
     for last, time in enumerate(times):

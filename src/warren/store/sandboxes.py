@@ -29,6 +29,7 @@ from warren.model.errors import AlreadyExists, IdempotencyInFlight, VolumeNotFou
 from warren.model.pause import PauseCause, PauseKind
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.store import idempotency, schema
+from warren.store.database import insert_new
 from warren.store.sandbox_row import from_row, label, network_text, to_row
 
 PRUNE_BATCH = 20
@@ -45,24 +46,27 @@ _KILLABLE = frozenset(state for state in State if state.can_kill)
 async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int, key: IdempotencyKey | None) -> bool:
     # The lock on the project's row makes looks and inserts one step on Postgres; on SQLite the transaction does.
     await lock_project(connection, sandbox.project_id)
-    present = (await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id))).one_or_none()
-    if present is not None:
-        if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
-            return True  # a retry whose first answer got lost
-        raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
-    if key is not None and await idempotency.holder(connection, sandbox.project_id, key.key, sandbox.created_at):
-        raise IdempotencyInFlight
-    if await count_holding(connection, sandbox.project_id) >= quota:
-        return False
-    await _check_volumes(connection, sandbox)
-    await connection.execute(insert(_ROWS).values(to_row(sandbox)))
     if key is not None:
-        await idempotency.hold(connection, sandbox, key)
-    labels = [{"pair": label(key, value), "sandbox_id": sandbox.id} for key, value in sandbox.metadata.items()]
-    if labels:
-        await connection.execute(insert(schema.sandbox_labels), labels)
-    await _count_spawn(connection, sandbox)
-    return True
+        held = await idempotency.holder(connection, sandbox.project_id, key.key, sandbox.created_at)
+        if held is not None and held.sandbox_id != sandbox.id:
+            raise IdempotencyInFlight
+    has_room = await count_holding(connection, sandbox.project_id) < quota
+    if has_room:
+        await _check_volumes(connection, sandbox)
+    if has_room and (await connection.execute(insert_new(connection, _ROWS).values(to_row(sandbox)))).rowcount:
+        if key is not None:
+            await idempotency.hold(connection, sandbox, key)
+        labels = [{"pair": label(name, value), "sandbox_id": sandbox.id} for name, value in sandbox.metadata.items()]
+        if labels:
+            await connection.execute(insert(schema.sandbox_labels), labels)
+        await _count_spawn(connection, sandbox)
+        return True
+    present = (await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id))).one_or_none()
+    if present is None:
+        return False
+    if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
+        return True  # a retry whose first answer got lost
+    raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
 
 
 async def _check_volumes(connection: AsyncConnection, sandbox: Sandbox) -> None:
@@ -84,7 +88,9 @@ async def _count_spawn(connection: AsyncConnection, sandbox: Sandbox) -> None:
 
 
 async def lock_project(connection: AsyncConnection, project_id: str) -> None:
-    await connection.execute(select(schema.projects.c.id).where(schema.projects.c.id == project_id).with_for_update())
+    if connection.dialect.name != "sqlite":
+        project = schema.projects.c.id
+        await connection.execute(select(project).where(project == project_id).with_for_update())
 
 
 async def count_holding(connection: AsyncConnection, project_id: str) -> int:

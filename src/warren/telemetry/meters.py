@@ -1,11 +1,17 @@
 """The numbers that Prometheus reads. Labels have few values: never an id, a path or anything a client chose."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from warren.model.errors import WarrenError
+
 _START_BUCKETS_S = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds around what SPEC.md promises for a create."""
+_SLEEP_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60, 300)
+"""Seconds around what SPEC.md promises for a heap of 64 MiB; what is larger takes longer."""
 _STEP_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
@@ -35,6 +41,7 @@ class Meters:
             buckets=_STEP_BUCKETS_S,
             registry=registry,
         )
+        self.sleeps, self.sleep_seconds = _of_sleep(registry)
         self.ends = Counter("warren_ends", "Sandboxes that are gone, by reason", ["reason"], registry=registry)
         self.out_of_memory = Counter(
             "warren_out_of_memory", "Times a sandbox lost processes to its memory limit", ["runtime"], registry=registry
@@ -72,19 +79,20 @@ class Meters:
             buckets=_REQUEST_BUCKETS_S,
             registry=registry,
         )
-        self.relays = Counter(
-            "warren_gateway_relays",
-            "Requests by kind (http, ws, api; none: refused before that was clear) and outcome",
-            ["kind", "outcome"],
-            registry=registry,
-        )
-        self.relays_open = Gauge("warren_gateway_relays_open", "Requests under way", registry=registry)
-        self.relayed_bytes = Counter(
-            "warren_gateway_bytes",
-            "Bytes of bodies and frames, in towards sandboxes and API or out from them",
-            ["direction"],
-            registry=registry,
-        )
+        self.relays, self.relays_open, self.relayed_bytes = _of_gateway(registry)
+
+    @contextmanager
+    def sleeping(self, operation: str, runtime: str) -> Generator[None]:
+        """Count what is done in this block, and time it when it goes well."""
+        since = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            code = error.code if isinstance(error, WarrenError) else WarrenError.code
+            self.sleeps.labels(operation, runtime, code).inc()
+            raise
+        self.sleeps.labels(operation, runtime, "ok").inc()
+        self.sleep_seconds.labels(operation, runtime).observe(time.perf_counter() - since)
 
     def before_render(self, callback: Callable[[], None]) -> None:
         """For who counts by itself, because a counter here is too slow for it, and adds up only when asked."""
@@ -95,3 +103,37 @@ class Meters:
         for callback in self._before_render:
             callback()
         return generate_latest(self._registry)
+
+
+def _of_sleep(registry: CollectorRegistry) -> tuple[Counter, Histogram]:
+    counted = Counter(
+        "warren_sleeps",
+        "Pauses, resumes, snapshots and forks; code is ok or the error's",
+        ["operation", "runtime", "code"],
+        registry=registry,
+    )
+    timed = Histogram(
+        "warren_sleep_seconds",
+        "What a pause, resume, snapshot or fork took that went well",
+        ["operation", "runtime"],
+        buckets=_SLEEP_BUCKETS_S,
+        registry=registry,
+    )
+    return counted, timed
+
+
+def _of_gateway(registry: CollectorRegistry) -> tuple[Counter, Gauge, Counter]:
+    relays = Counter(
+        "warren_gateway_relays",
+        "Requests by kind (http, ws, api; none: refused before that was clear) and outcome",
+        ["kind", "outcome"],
+        registry=registry,
+    )
+    is_open = Gauge("warren_gateway_relays_open", "Requests under way", registry=registry)
+    carried = Counter(
+        "warren_gateway_bytes",
+        "Bytes of bodies and frames, in towards sandboxes and API or out from them",
+        ["direction"],
+        registry=registry,
+    )
+    return relays, is_open, carried

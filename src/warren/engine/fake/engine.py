@@ -171,7 +171,9 @@ class FakeEngine:
     def keeps_memory(self, runtime: str) -> bool:
         return runtime != "crun"
 
-    async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+    async def checkpoint(
+        self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool = True
+    ) -> Checkpoint:
         sandbox = self._live(sandbox_id)
         runtime = sandbox.spec.runtime
         with_memory = kind is SnapshotKind.MEMORY

@@ -1,25 +1,30 @@
-"""One digest for a whole file, worked out on all processors: a checkpoint is digested while its sandbox waits."""
+"""One digest for a whole file: a checkpoint is digested while its sandbox waits, and again before a start.
 
-import hashlib
+AES-GMAC under a fixed key: with the processor's own AES it is worked out as fast as memory is read, where BLAKE2 takes
+ten times as long. It tells damage, which has one chance in 2**128 to pass. Who changes files on purpose is root, and
+can change the manifest as well; against that a checkpoint is sealed (`sealed`).
+"""
+
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from warren.engine.oci.sparse import data_chunks, read_chunk
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-WORKERS = max(2, os.cpu_count() or 2)
-DIGEST_BYTES = 32
+from warren.engine.oci.sparse import CHUNK_BYTES, ZEROS, data_chunks
+
+_KEY, _NONCE = bytes(32), bytes(12)
+_NUMBER_BYTES = 8
 
 
 def digest_of(fd: int) -> str:
-    """BLAKE2b over the file's length and, for each chunk that is not all zeros, its number and its own digest."""
-    whole = hashlib.blake2b(os.fstat(fd).st_size.to_bytes(8, "big"), digest_size=DIGEST_BYTES)
-    with ThreadPoolExecutor(WORKERS, "digest") as workers:
-        for part in workers.map(partial(_numbered_digest, fd), data_chunks(fd)):
-            whole.update(part)
-    return whole.hexdigest()
-
-
-def _numbered_digest(fd: int, number: int) -> bytes:
-    content = read_chunk(fd, number)
-    return number.to_bytes(8, "big") + hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() if content else b""
+    """Over the file's length and, for each chunk that is not all zeros, its number and its bytes."""
+    whole = Cipher(algorithms.AES(_KEY), modes.GCM(_NONCE)).encryptor()
+    whole.authenticate_additional_data(os.fstat(fd).st_size.to_bytes(_NUMBER_BYTES, "big"))
+    chunk = bytearray(CHUNK_BYTES)
+    for number in data_chunks(fd):
+        length = os.preadv(fd, [chunk], number * CHUNK_BYTES)
+        if chunk.startswith(ZEROS[:length]):
+            continue
+        whole.authenticate_additional_data(number.to_bytes(_NUMBER_BYTES, "big"))
+        whole.authenticate_additional_data(memoryview(chunk)[:length])
+    whole.finalize()
+    return whole.tag.hex()

@@ -344,12 +344,15 @@ class OciEngine:
         found = self._runtimes.get(runtime)
         return found is not None and found.keeps_memory
 
-    async def checkpoint(self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+    async def checkpoint(
+        self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool = True
+    ) -> Checkpoint:
         made: deque[Checkpoint] = deque()
         async with self._held(sandbox_id) as box:
 
             def keep() -> None:
-                made.append(self._keeping.write(box.record, box.folder, checkpoint_id, kind, hold=hold))
+                write = self._keeping.write
+                made.append(write(box.record, box.folder, checkpoint_id, kind, hold=hold, durable=durable))
 
             try:
                 await on_thread(keep)

@@ -34,7 +34,9 @@ class Keeping:
         self._cgroups = cgroups
         self._runtimes = runtimes
 
-    def write(self, record: Record, folder: Path, checkpoint_id: str, kind: SnapshotKind, *, hold: bool) -> Checkpoint:
+    def write(
+        self, record: Record, folder: Path, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool
+    ) -> Checkpoint:
         """The sandbox goes on, or stands still when `hold` is set. After an error it goes on and nothing is left."""
         runtime = self._runtimes[record.runtime]
         if kind is SnapshotKind.MEMORY and not runtime.keeps_memory:
@@ -48,19 +50,28 @@ class Keeping:
                 self._cgroups.headroom(record.id, runtime.memory_limit(record), size + SPARE_MEMORY_BYTES),
                 self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
-                return self._write(runtime, record, folder, draft, _manifest(record, checkpoint_id, kind), hold=hold)
+                manifest = _manifest(record, checkpoint_id, kind)
+                return self._write(runtime, record, folder, draft, manifest, hold=hold, durable=durable)
         except OSError as error:
             raise _no_space(error) from error
 
     def _write(
-        self, runtime: Runtime, record: Record, folder: Path, draft: Draft, manifest: Manifest, *, hold: bool
+        self,
+        runtime: Runtime,
+        record: Record,
+        folder: Path,
+        draft: Draft,
+        manifest: Manifest,
+        *,
+        hold: bool,
+        durable: bool,
     ) -> Checkpoint:
         try:
             runtime.halt(record, folder)
             whole = runtime.save(record, folder, draft.target, manifest)
             if not hold:
                 runtime.wake(record, folder)
-            return self._shelf.publish(draft, whole).checkpoint
+            return self._shelf.publish(draft, whole, durable=durable).checkpoint
         except BaseException:
             try:
                 runtime.wake(record, folder)

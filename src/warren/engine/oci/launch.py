@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 
 from warren.engine.oci.command import MINIMAL_ENVIRONMENT, words
+from warren.engine.oci.process import wait_over
 from warren.model.errors import EngineFailed
 from warren.telemetry.steps import step
 
@@ -44,12 +45,18 @@ def _wait(purpose: str, argv: Sequence[str], log: int, deadline_s: float) -> int
         )
     except OSError as error:
         raise EngineFailed(f"cannot {purpose}: {argv[0]}: {error.strerror}; run `warren doctor`") from None
+    # Not `process.wait(deadline_s)`: that looks for the end in naps of up to 50 ms.
+    pidfd = os.pidfd_open(process.pid)
     try:
-        return process.wait(deadline_s)
-    except subprocess.TimeoutExpired:
+        in_time = wait_over(pidfd, deadline_s)
+    finally:
+        os.close(pidfd)
+    if not in_time:
         process.kill()
-        process.wait()
-        raise EngineFailed(f"cannot {purpose}: {argv[0]} did not finish within {deadline_s:g} s") from None
+    code = process.wait()
+    if not in_time:
+        raise EngineFailed(f"cannot {purpose}: {argv[0]} did not finish within {deadline_s:g} s")
+    return code
 
 
 def _said(reader: int) -> str:

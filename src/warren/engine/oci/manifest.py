@@ -8,7 +8,7 @@ from warren.contracts.engine import Checkpoint, SandboxSpec
 from warren.model.sandbox import Resources
 from warren.model.snapshot import CHECKPOINT_ID, SnapshotKind
 
-VERSION = 1
+VERSION = 2
 """Of the file's form and of how the pieces are written."""
 PARTS: Mapping[SnapshotKind, str] = {SnapshotKind.MEMORY: "memory", SnapshotKind.FILESYSTEM: "files"}
 """Folders of a checkpoint, by what a start from it reads."""
@@ -16,11 +16,14 @@ PARTS: Mapping[SnapshotKind, str] = {SnapshotKind.MEMORY: "memory", SnapshotKind
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One file of a checkpoint: its length, the bytes on disk, and its digest; a sealed one proves itself."""
+    """One file of a checkpoint: its length, the bytes on disk, and its digest.
+
+    None for a sealed one, which proves itself, and for a passing one, which only the server that wrote it will read.
+    """
 
     length: int
     on_disk: int
-    digest: str
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)

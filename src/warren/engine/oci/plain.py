@@ -20,7 +20,7 @@ class Plain:
     """Remembers what it has seen whole: a file is written once, and only root can change it."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, dict[str, tuple[Identity, str]]] = {}
+        self._seen: dict[str, dict[str, tuple[Identity, str | None]]] = {}
 
     @contextlib.contextmanager
     def scratch(self, draft: Path, kind: SnapshotKind, size: int) -> Generator[Path]:
@@ -28,19 +28,22 @@ class Plain:
         del kind, size
         yield draft
 
-    def store(self, scratch: Path, draft: Path, manifest: Manifest) -> Manifest:
-        """Flush and digest, both at once: one waits for the disk, the other for the processors."""
+    def store(self, scratch: Path, draft: Path, manifest: Manifest, *, durable: bool) -> Manifest:
+        """Flush and digest, both at once: one waits for the disk, the other for the processors. Else neither."""
         files = files_below(scratch)
         with ThreadPoolExecutor(1, "flush") as flusher:
-            flushed = flusher.submit(flush, files)
-            pieces = {str(path.relative_to(draft)): self._piece(path, manifest.id, draft) for path in files}
+            flushed = flusher.submit(flush, files if durable else [])
+            pieces = {
+                str(path.relative_to(draft)): self._piece(path, manifest.id, draft, digested=durable) for path in files
+            }
             flushed.result()
         return replace(manifest, pieces=pieces)
 
-    def _piece(self, path: Path, checkpoint_id: str, draft: Path) -> Piece:
+    def _piece(self, path: Path, checkpoint_id: str, draft: Path, *, digested: bool) -> Piece:
         path.chmod(0o600)
         with open(path, "rb", buffering=0) as file:
-            digest, found = digest_of(file.fileno()), os.fstat(file.fileno())
+            digest = digest_of(file.fileno()) if digested else None
+            found = os.fstat(file.fileno())
         self._remember(checkpoint_id, str(path.relative_to(draft)), found, digest)
         return Piece(found.st_size, found.st_blocks * 512, digest)
 
@@ -63,7 +66,7 @@ class Plain:
             raise CheckpointUnusable(f"cannot use checkpoint {checkpoint_id}: its {name} is damaged")
         self._remember(checkpoint_id, name, found, digest)
 
-    def _remember(self, checkpoint_id: str, name: str, found: os.stat_result, digest: str) -> None:
+    def _remember(self, checkpoint_id: str, name: str, found: os.stat_result, digest: str | None) -> None:
         self._seen.setdefault(checkpoint_id, {})[name] = (_identity(found), digest)
 
     def forget(self, checkpoint_id: str) -> None:

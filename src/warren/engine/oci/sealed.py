@@ -19,7 +19,6 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from warren.engine.oci.digest import WORKERS
 from warren.engine.oci.sparse import CHUNK_BYTES, data_chunks, read_chunk
 from warren.model.errors import BadRequest
 
@@ -28,6 +27,7 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 FRAME = struct.Struct(">QI")
 END = 2**64 - 1
+WORKERS = max(2, os.cpu_count() or 2)
 BATCH = 8
 """Chunks in work at once: what a file costs of memory while it is sealed or opened, in MiB."""
 

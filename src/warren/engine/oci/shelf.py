@@ -73,14 +73,17 @@ class Shelf:
     def _writer(self) -> Plain | Vault:
         return self._vault or self._plain
 
-    def publish(self, draft: Draft, manifest: Manifest) -> Manifest:
-        """Make a written draft a checkpoint: all of it on disk, and under its name in one step."""
-        whole = self._writer.store(draft.target, draft.folder, manifest)
+    def publish(self, draft: Draft, manifest: Manifest, *, durable: bool = True) -> Manifest:
+        """Make a written draft a checkpoint, under its name in one step; a durable one is all on disk before that."""
+        whole = self._writer.store(draft.target, draft.folder, manifest, durable=durable)
         (draft.folder / MANIFEST).touch(mode=0o600)
         (draft.folder / MANIFEST).write_text(whole.to_json())
-        folders = [path for path in draft.folder.rglob("*") if path.is_dir()]
-        flush([draft.folder / MANIFEST, *folders, draft.folder])
-        rename(draft.folder, self.folder / manifest.id)
+        if durable:
+            folders = [path for path in draft.folder.rglob("*") if path.is_dir()]
+            flush([draft.folder / MANIFEST, *folders, draft.folder])
+            rename(draft.folder, self.folder / manifest.id)
+        else:
+            draft.folder.rename(self.folder / manifest.id)
         return whole
 
     def all(self) -> list[Manifest]:
@@ -138,8 +141,9 @@ class Shelf:
             if not self._changed.wait_for(lambda: not self._readers[checkpoint_id], limits.CHECKPOINT_DEADLINE_S):
                 raise Busy(f"cannot delete checkpoint {checkpoint_id}: a sandbox is being started from it")
             self._readers.pop(checkpoint_id, None)
-            if CHECKPOINT_ID.fullmatch(checkpoint_id) and (self.folder / checkpoint_id).exists():
+            found = bool(CHECKPOINT_ID.fullmatch(checkpoint_id)) and (self.folder / checkpoint_id).exists()
+            if found:
                 rename(self.folder / checkpoint_id, doomed)
-        if doomed.exists():
+        if found:  # else there is none, or another call is at it
             erase(doomed)
         self._plain.forget(checkpoint_id)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 CHUNK_BYTES = 1024 * 1024
-_ZEROS = bytes(CHUNK_BYTES)
+ZEROS = bytes(CHUNK_BYTES)
 
 
 def data_chunks(fd: int) -> Iterator[int]:
@@ -24,7 +24,7 @@ def data_chunks(fd: int) -> Iterator[int]:
 def read_chunk(fd: int, number: int) -> bytes:
     """Its bytes, fewer at the end of the file; none when all are zero."""
     content = os.pread(fd, CHUNK_BYTES, number * CHUNK_BYTES)
-    return b"" if content == _ZEROS[: len(content)] else content
+    return b"" if content == ZEROS[: len(content)] else content
 
 
 def copy_data(source: int, target: int) -> None:

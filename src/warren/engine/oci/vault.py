@@ -14,6 +14,7 @@ from pathlib import Path
 
 from warren.durable import erase, files_below, flush
 from warren.engine.oci import libc
+from warren.engine.oci.machine import MIB, memory_of
 from warren.engine.oci.manifest import PARTS, Manifest, Piece
 from warren.engine.oci.plain import parts_of
 from warren.engine.oci.sealed import Damaged, FileCipher, Key, new_key
@@ -38,12 +39,13 @@ class Vault:
             with _passing_folder(draft.parent) as folder:
                 yield folder
 
-    def store(self, scratch: Path, draft: Path, manifest: Manifest) -> Manifest:
+    def store(self, scratch: Path, draft: Path, manifest: Manifest, *, durable: bool) -> Manifest:
         key, pieces = new_key(), dict[str, Piece]()
         for number, path in enumerate(files_below(scratch)):
             name = str(path.relative_to(scratch))
             pieces[name] = _seal(path, draft / name, key, number, name)
-        flush(files_below(draft))
+        if durable:
+            flush(files_below(draft))
         return replace(manifest, pieces=pieces, key=self._key.wrap(key, manifest.id))
 
     @contextlib.contextmanager
@@ -70,7 +72,7 @@ def _seal(source: Path, target: Path, key: bytes, number: int, name: str) -> Pie
         length = os.fstat(open_file.fileno()).st_size
         os.fchmod(sealed.fileno(), 0o600)
         FileCipher(key, number, name, length).seal(open_file.fileno(), sealed.fileno())
-        return Piece(length, os.fstat(sealed.fileno()).st_size, "")
+        return Piece(length, os.fstat(sealed.fileno()).st_size, None)
 
 
 def _unseal(source: Path, target: Path, cipher: FileCipher) -> None:
@@ -83,7 +85,8 @@ def _unseal(source: Path, target: Path, cipher: FileCipher) -> None:
 def _memory_folder(size: int) -> Generator[Path]:
     """A tmpfs that is mounted nowhere: it ends with this descriptor, whatever becomes of the server."""
     size += limits.CHECKPOINT_SPARE_BYTES
-    if size > _available_memory():
+    _, available_mb = memory_of()
+    if size > available_mb * MIB:
         raise NoSpace("cannot seal or open the checkpoint: that takes as much memory as it is large, and there is less")
     attributes = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOATIME
     fd = libc.new_mount("tmpfs", "tmpfs", (f"size={size}", "mode=700"), attributes)
@@ -104,8 +107,3 @@ def _passing_folder(parent: Path) -> Generator[Path]:
         yield folder
     finally:
         erase(folder)
-
-
-def _available_memory() -> int:
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
