@@ -22,7 +22,7 @@ POINTS = (
     ("adopt_the_dead", "crun", CrashPoint("after", "store.mark_killing")),
     ("pause", "runsc", CrashPoint("before", "shelf.publish")),
     ("resume", "runsc", CrashPoint("after", "runtime.start")),
-    ("snapshot", "crun", CrashPoint("after", "engine.checkpoint")),
+    ("snapshot", "crun", CrashPoint("before", "runtime.save")),
     ("fork", "crun", CrashPoint("after", "store.add_sandbox")),
 )
 

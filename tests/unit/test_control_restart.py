@@ -122,6 +122,15 @@ async def _is_gone_row(machine: Machine, sandbox: Sandbox) -> bool:
     return (await machine.row(sandbox)).end_reason is EndReason.DIED
 
 
+async def test_what_stood_still_for_a_snapshot_when_its_server_was_killed_goes_on(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        await machine.engine.freeze(sandbox.id)
+    async with machine.server() as control:
+        assert control.live.find(sandbox.id) is not None
+        assert not machine.engine.is_still(sandbox.id)
+
+
 async def test_a_deadline_that_passed_meanwhile_is_enforced(machine: Machine) -> None:
     async with machine.server() as control:
         sandbox = await machine.sandbox(control)

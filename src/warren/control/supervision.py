@@ -65,6 +65,7 @@ class Supervision:
 
     async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> None:
         if sandbox.state is State.RUNNING and placement is not None:
+            await self._engine.thaw(sandbox.id)  # the last server may have ended while it took a snapshot
             self._watches.watch(sandbox, placement.address)
             log.info("sandbox adopted", sandbox=sandbox.id)
             # The last server may have ended between the engine's rules and the record of them.
