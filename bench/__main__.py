@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import docker_target, gateway_overhead, guest_start, image_unpack, report, runsc_floor
+from bench.build_rows import ROWS as BUILD_ROWS
 from bench.measuring import chosen, measure
 from bench.rows import POOL_ROWS, ROWS, SPARES, Row
 from bench.samples import Samples
@@ -31,7 +32,8 @@ def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    rows, pool_rows, sleep_rows = (chosen(table, wanted.only) for table in (ROWS, POOL_ROWS, SLEEP_ROWS))
+    tables = (ROWS, POOL_ROWS, SLEEP_ROWS, BUILD_ROWS)
+    rows, pool_rows, sleep_rows, build_rows = (chosen(table, wanted.only) for table in tables)
     started = time.monotonic()
     print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="warren-bench-") as name:
@@ -41,11 +43,12 @@ def main() -> None:
             targets: list[Target] = [*warren, *_docker(stack, server, wanted.no_docker)]
             results = measure(rows, targets, wanted.scale)
             slept = measure(sleep_rows, warren, wanted.scale)
+            rebuilt = measure(build_rows, warren, wanted.scale)
             single = [] if wanted.only else _single_lines(server, warren)
         pooled = _measure_pool(folder / "pooled", pool_rows, wanted)
     names = [target.name for target in targets]
     print("\n" + report.table(rows, names, results))
-    for table, found in ((pool_rows, pooled), (sleep_rows, slept)):
+    for table, found in ((pool_rows, pooled), (sleep_rows, slept), (build_rows, rebuilt)):
         if table:
             print("\n" + report.table(table, wanted.runtimes, found))
     print("\n" + "\n".join([*single, *report.growth_lines(wanted.runtimes, results)]))

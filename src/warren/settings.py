@@ -98,6 +98,11 @@ class Settings:
         return self.state_dir / "images"
 
     @property
+    def layers_dir(self) -> Path:
+        """Which layer of which build is in which checkpoint."""
+        return self.state_dir / "build-cache"
+
+    @property
     def uploads_dir(self) -> Path:
         """Archives for COPY steps: one folder for each template, a file for each hash."""
         return self.state_dir / "uploads"

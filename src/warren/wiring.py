@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,11 +20,14 @@ from warren.audit.chain import Chain
 from warren.audit.folder import AuditFolder
 from warren.audit.log import AuditLog
 from warren.contracts.audit import Audit
-from warren.contracts.building import Builder
+from warren.contracts.building import Builder, ImageSource
 from warren.contracts.engine import Engine
-from warren.contracts.guest import Guest
+from warren.contracts.guest import Guest, Workshop
 from warren.contracts.store import Store
 from warren.control.activity import Activity
+from warren.control.build_bench import Bench
+from warren.control.build_layers import Layers
+from warren.control.building import TemplateBuilder
 from warren.control.builds import Builds
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
@@ -46,6 +50,7 @@ from warren.control.sandboxes import Sandboxes
 from warren.control.sealing import load_keyring
 from warren.control.secrets import Secrets
 from warren.control.servers import Servers
+from warren.control.services import Services
 from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.supervision import Supervision
@@ -61,6 +66,9 @@ from warren.engine.oci.engine import OciEngine
 from warren.gateway.certificates import TlsFiles, ensure_certificates, given_certificates
 from warren.gateway.server import Gateway
 from warren.guest.guestd import GuestdClient
+from warren.guest.workshop import GuestWorkshop
+from warren.images.registries import parse_registries
+from warren.images.source import OciImages
 from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unauthenticated, Unavailable
@@ -117,6 +125,8 @@ class _Grounds:
     tokens: Tokens
     live: LiveSandboxes
     images: TemplateFiles
+    layers: Layers
+    workshop: Workshop | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,7 @@ class _Life:
     """What moves sandboxes from state to state."""
 
     checkpoints: Checkpoints
+    relief: MemoryRelief
     ending: Ending
     watches: Watches
     pausing: Pausing
@@ -140,13 +151,16 @@ def build_control(
     work: Work,
     *,
     audit: Audit,
+    workshop: Workshop | None = None,
+    source: Callable[[TemplateFiles], ImageSource] | None = None,
     builder: Builder | None = None,
 ) -> Control:
+    """Without a workshop templates are built by `builder`, if at all, and their services are not started."""
     tokens, meters = Tokens(load_seed(settings.state_dir / "token-seed")), Meters()
     on = _Grounds(
         server_id=load_identity(settings.state_dir).id, engine=engine, guest=guest, store=store, work=work, audit=audit,
         clock=SystemClock(), ids=SystemIds(), meters=meters, tokens=tokens, live=LiveSandboxes(tokens, meters),
-        images=TemplateFiles(settings.templates_dir),
+        images=TemplateFiles(settings.templates_dir), layers=Layers(settings.layers_dir), workshop=workshop,
     )  # fmt: skip
     life, activity = _build_life(settings, on), Activity(on.clock)
     snapshots = _build_snapshots(on, life)
@@ -155,26 +169,20 @@ def build_control(
     )  # fmt: skip
     templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images)
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
+    if workshop is not None:
+        builder = _build_builder(on, life, workshop, templates, uploads, source and source(on.images))
     builds = Builds(
         server_id=on.server_id, builder=builder, store=store, clock=on.clock, ids=on.ids, templates=templates,
         uploads=uploads, work=work, meters=meters, audit=audit,
     )  # fmt: skip
     context = Context(
-        sandboxes=_build_sandboxes(on, life, snapshots),
-        observations=observations,
-        templates=templates,
-        builds=builds,
-        uploads=uploads,
-        snapshots=snapshots,
-        keys=Keys(store=store, clock=on.clock, ids=on.ids),
-        secrets=_build_secrets(settings, on),
-        volumes=_build_volumes(settings, on),
+        sandboxes=_build_sandboxes(on, life, snapshots), observations=observations, templates=templates, builds=builds,
+        uploads=uploads, snapshots=snapshots, keys=Keys(store=store, clock=on.clock, ids=on.ids),
+        secrets=_build_secrets(settings, on), volumes=_build_volumes(settings, on),
         volume_files=VolumeFiles(engine=engine, store=store, tokens=tokens),
-        domain=settings.public_domain,
-        spares=life.spares,
-        meters=meters,
+        domain=settings.public_domain, spares=life.spares, meters=meters,
         audit=audit,
-    )
+    )  # fmt: skip
     return Control(
         server_id=on.server_id,
         context=context,
@@ -205,7 +213,7 @@ def build_control(
 
 def _build_life(settings: Settings, on: _Grounds) -> _Life:
     engine, store, clock, ids, work = on.engine, on.store, on.clock, on.ids, on.work
-    checkpoints = Checkpoints(engine=engine, store=store, ids=ids)
+    checkpoints = Checkpoints(engine=engine, store=store, ids=ids, layers=on.layers.checkpoints)
     ending = Ending(
         engine=engine, store=store, clock=clock, live=on.live, checkpoints=checkpoints,
         work=work, meters=on.meters, audit=on.audit,
@@ -218,7 +226,8 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
         watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
-    launcher = Launcher(engine=engine, guest=on.guest, tokens=on.tokens, images=on.images)
+    services = None if on.workshop is None else Services(on.workshop)
+    launcher = Launcher(engine=engine, guest=on.guest, tokens=on.tokens, images=on.images, services=services)
     spares = Spares(
         engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=on.meters,
         floors=parse_floors(settings.pool), budget=Budget(settings.pool_sandboxes, settings.pool_memory_mb),
@@ -231,7 +240,18 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, launcher=launcher, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
-    return _Life(checkpoints, ending, watches, pausing, spares, starting, resuming)
+    return _Life(checkpoints, relief, ending, watches, pausing, spares, starting, resuming)
+
+
+def _build_builder(  # noqa: PLR0917  # all of it, in one place
+    on: _Grounds, life: _Life, workshop: Workshop, templates: Templates, uploads: Uploads, source: ImageSource | None
+) -> Builder:
+    bench = Bench(engine=on.engine, guest=on.guest, relief=life.relief, tokens=on.tokens, ids=on.ids)
+    return TemplateBuilder(
+        engine=on.engine, workshop=workshop, bench=bench, services=Services(workshop), clock=on.clock,
+        templates=templates, images=on.images, source=source, archives=uploads.path, layers=on.layers,
+        checkpoints=life.checkpoints,
+    )  # fmt: skip
 
 
 def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandboxes:
@@ -269,6 +289,13 @@ def prepare_state(settings: Settings) -> None:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.state_dir.chmod(0o700)
     settings.templates_dir.mkdir(exist_ok=True, mode=0o700)
+
+
+def opened_images(settings: Settings, files: TemplateFiles) -> ImageSource:
+    known = parse_registries(settings.registry_mirrors, settings.registry_insecure, settings.registry_private)
+    images = OciImages(settings.images_dir, known, adopt=files.adopt, has=files.has)
+    images.open()
+    return images
 
 
 @asynccontextmanager
@@ -349,7 +376,10 @@ async def serve(settings: Settings) -> None:
             await make_local_key(settings, store, audit)
         work = await stack.enter_async_context(Work())
         work.spawn(audit.run(), "audit")
-        control = build_control(settings, engine, guest, store, work, audit=audit)
+        control = build_control(
+            settings, engine, guest, store, work,
+            audit=audit, workshop=GuestWorkshop(), source=partial(opened_images, settings),
+        )  # fmt: skip
         await control.context.templates.register_built_in(settings.cache_dir / "templates")
         await control.context.secrets.reseal()
         await _take_place(settings, control.servers)

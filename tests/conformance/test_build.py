@@ -14,7 +14,7 @@ import pytest
 from tests.conformance.conftest import CONTROL, TOKEN
 from tests.conformance.daemon import Daemon
 from tests.conformance.processes import eventually
-from warren.contracts.guest import CopyOrder, Door, Exit, GuestCommand
+from warren.contracts.guest import CopyOrder, Door, Exit, Fate, GuestCommand
 from warren.guest.workshop import GuestWorkshop
 from warren.model import limits
 from warren.model.errors import Timeout, Unavailable
@@ -96,7 +96,7 @@ async def test_a_command_that_outlives_its_caller_goes_on(controlled: Daemon, tm
     tmp_path.chmod(0o777)
     begun = asyncio.Event()
     line = f"echo; while [ ! -e {tmp_path}/stop ]; do sleep 0.05; done; touch {tmp_path}/stopped"
-    command = GuestCommand(("/bin/bash", "-c", line), "root", "/", outlives=True)
+    command = GuestCommand(("/bin/bash", "-c", line), "root", "/", fate=Fate.OUTLIVES)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(SHOP.run(door(controlled), command, lambda _: begun.set(), PATIENT_S))
         await begun.wait()

@@ -30,6 +30,7 @@ from warren.engine.oci.engine import OciEngine
 from warren.guest.guestd import GuestdClient
 from warren.guest.workshop import GuestWorkshop
 from warren.model.build import Built, Recipe, Step, StepKind
+from warren.model.errors import BuildFailed
 from warren.model.project import Project
 from warren.model.sandbox import Resources
 from warren.model.template import Template
@@ -183,3 +184,43 @@ async def test_steps_make_an_image_that_sandboxes_start_from(site: Site, runtime
         "[6/9] RUN echo $BOTH > said; pwd >> said; id -un >> said; ln said again",
     ) in site.lines
     assert ("7", "root") in site.lines
+
+
+async def test_builds_without_a_common_cache_give_the_same_bytes(site: Site) -> None:
+    files = site.upload({"src/a.py": "import json\n"})
+    steps = (
+        step(COPY, "src", "/opt/lib", "root", "", files_hash=files),
+        step(
+            RUN,
+            "python3 -m compileall -q /opt/lib && useradd other && rm -rf /var/log/* && ln /etc/passwd /opt/p",
+            "root",
+        ),
+        step(RUN, "mkdir -p deep/er && seq 10000 > deep/er/numbers && chmod 700 deep"),
+    )
+    first = await site.build(*steps, project="p1")
+    second = await site.build(*steps, project="p2")
+    assert not any("CACHED" in text for _, text in site.lines)
+    assert first.digest == second.digest
+    use = "cd /opt/lib && stat -c %y __pycache__/* > /root/before; python3 -c 'import a'; "
+    seen = await site.seen(first, use + "stat -c %y __pycache__/* | cmp /root/before")
+    assert seen == [], "byte code is still valid"
+
+
+async def test_a_cancelled_step_ends_its_sandbox(site: Site) -> None:
+    begun = asyncio.Event()
+    order = BuildOrder(
+        str(uuid.uuid4()), "mine", Project("p1", "p1", datetime.now(UTC)), SIZE,
+        Recipe(from_template="base", steps=(step(RUN, "echo begun; sleep 1000"),)),
+    )  # fmt: skip
+    async with asyncio.TaskGroup() as group:
+        build = site.builder.build(order, lambda level, text, step: begun.set() if text == "begun" else None)
+        task = group.create_task(build)
+        await begun.wait()
+        task.cancel()
+    assert await site.engine.list() == []
+
+
+async def test_a_step_out_of_memory_fails_and_says_so(site: Site) -> None:
+    with pytest.raises(BuildFailed, match="exit status 7") as caught:
+        await site.build(step(RUN, "python3 -c 'x = bytearray(2 << 30)'; echo end; exit 7"))
+    assert caught.value.step == "1"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.waiting import eventually
 from warren.contracts.building import BuildOrder
-from warren.contracts.guest import Exit, GuestCommand, OnLine
+from warren.contracts.guest import Exit, Fate, GuestCommand, OnLine
 from warren.control.build_bench import Bench
 from warren.control.build_layers import Layers, Leaving
 from warren.control.building import TemplateBuilder
@@ -287,7 +287,7 @@ async def test_services_are_kept_in_memory_once_ready(site: Site, monkeypatch: p
     tries, serving = iter((1, 1, 0)), asyncio.Event()
 
     async def serve(command: GuestCommand, on_line: OnLine) -> Exit:
-        assert command.outlives
+        assert command.fate is Fate.OUTLIVES
         on_line("listening")
         serving.set()
         await asyncio.Event().wait()

@@ -4,6 +4,7 @@ The guest is hostile: every answer is bounded (`limits.GUEST_ANSWER_MAX_BYTES`),
 nothing that a guest says is believed about anything but itself.
 """
 
+import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,15 +62,23 @@ class Door:
     port: int = GUEST_PORT
 
 
+class Fate(enum.Enum):
+    """KILLED, with its process group. OUTLIVES: it goes on. LEFT: nobody waits, the call ends when it has started."""
+
+    KILLED = "killed"
+    OUTLIVES = "outlives"
+    LEFT = "left"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestCommand:
-    """`outlives`: it goes on when its caller no longer waits; else it is killed then."""
+    """`fate`: what becomes of it when its caller no longer waits."""
 
     words: Sequence[str]
     user: str
     cwd: str
     envs: Mapping[str, str] = field(default_factory=dict[str, str])
-    outlives: bool = False
+    fate: Fate = Fate.KILLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +101,24 @@ class CopyOrder:
 
 
 OnLine = Callable[[str], None]
+OnStart = Callable[[], None]
+
+
+def nothing() -> None:
+    """For who need not know that a command has started."""
 
 
 class Workshop(Protocol):
     """What the build of a template asks of the guest that its steps run in. Raises Timeout and Unavailable."""
 
-    async def run(self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float) -> Exit:
+    async def run(
+        self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float, on_start: OnStart = nothing
+    ) -> Exit:
         """Run a command to its end; each line of its output is handed over as it comes, cut and bounded.
 
-        Raises Timeout when the deadline passes. Then, and when the caller is cancelled, the command is killed with all
-        of its process group, unless it `outlives`.
+        `on_start` is called once it runs.
+
+        Raises Timeout when the deadline passes. Then, and when the caller is cancelled, its `fate` says what follows.
         """
         ...
 

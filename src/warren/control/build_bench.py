@@ -30,13 +30,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a sandbox of a build starts from."""
+    """What a sandbox of a build starts from. `known_as`: what its tokens are made of, if not of its id."""
 
     image: TemplateImage
     runtime: str
     resources: Resources
     stage: Stage
     restore: Restore | None = None
+    known_as: str | None = None
 
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,8 @@ class Bench:
             restore=setting.restore,
         )
         placement = await self._engine.create(spec)
-        door = Door(placement.address, self._tokens.control(sandbox_id), self._tokens.access(sandbox_id))
+        name = setting.known_as or sandbox_id
+        door = Door(placement.address, self._tokens.control(name), self._tokens.access(name))
         identity = GuestIdentity(
             sandbox_id=HOSTNAME,
             template_id=HOSTNAME,

@@ -226,16 +226,18 @@ class TemplateBuilder:
             say(LogLevel.INFO, "CACHED start command", FINALIZE_STEP)
             return checkpoint_id
 
-        async def work(sandbox_id: str, door: Door) -> str | None:
+        async def work(sandbox_id: str, door: Door) -> bool:
             async with self._services.started(door, built, lambda line: say(LogLevel.INFO, line, FINALIZE_STEP)):
                 if not self._engine.keeps_memory(planned.runtime):
-                    return None
-                with self._checkpoints.new() as fresh:
-                    made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
-                    self._layers.put(key, Leaving.MEMORY, fresh, made.bytes)
-                    return fresh
+                    return False
+                made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
+                self._layers.put(key, Leaving.MEMORY, fresh, made.bytes)
+                return True
 
-        return await self._bench.use(Setting(image, planned.runtime, planned.order.resources, planned.end), work)
+        with self._checkpoints.new() as fresh:
+            # Whoever restores it later knows the checkpoint's id, and so the token that the guest in it believes.
+            setting = Setting(image, planned.runtime, planned.order.resources, planned.end, known_as=fresh)
+            return fresh if await self._bench.use(setting, work) else None
 
     async def _collect(self) -> None:
         """Forget layers that are beyond the limits. Memory may be a template's by now: the sweep knows."""

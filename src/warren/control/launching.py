@@ -1,16 +1,23 @@
 """Bringing a micro-container up: the engine starts it, the guest inside is told who it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import structlog
 
 from warren.contracts.engine import Engine, Placement, Restore, SandboxSpec
-from warren.contracts.guest import Guest, GuestIdentity
+from warren.contracts.guest import Door, Guest, GuestIdentity
+from warren.control.services import Services
 from warren.control.templates import TemplateFiles
 from warren.control.tokens import Tokens
+from warren.model.errors import CheckpointNotFound, CheckpointUnusable
 from warren.model.policy import EgressPolicy
 from warren.model.pool import Kind
+from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
 from warren.model.volume import VolumeMount
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,67 @@ class Owner:
     recalls_envs: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """`authority_id`: whose control token its guest believes, when memory was restored. `needs_services`: it has
+    booted, and its template's start command has not run."""
+
+    placement: Placement
+    authority_id: str | None = None
+    needs_services: bool = False
+
+
 class Launcher:
-    def __init__(self, *, engine: Engine, guest: Guest, tokens: Tokens, images: TemplateFiles) -> None:
+    def __init__(
+        self, *, engine: Engine, guest: Guest, tokens: Tokens, images: TemplateFiles, services: Services | None = None
+    ) -> None:
         self._engine, self._guest, self._tokens, self._images = engine, guest, tokens, images
+        self._services = services
+
+    async def start_new(
+        self,
+        sandbox_id: str,
+        template: Template,
+        kind: Kind,
+        egress: EgressPolicy,
+        volumes: tuple[VolumeMount, ...] = (),
+    ) -> Launched:
+        """A sandbox of a template, with its services up at once where the template has memory for this kind.
+
+        With volumes it boots: what is restored has the mounts that it had.
+
+        Raises what `Engine.create` raises.
+        """
+        memory = None if volumes else self._memory(template, kind)
+        if memory is not None:
+            try:
+                placement = await self.start(sandbox_id, template, kind, egress, restore=memory)
+                return Launched(placement, authority_id=memory.checkpoint_id)
+            except (CheckpointNotFound, CheckpointUnusable) as error:
+                log.warning("template's memory not usable; booting", template=template.id, error=error.message)
+        placement = await self.start(sandbox_id, template, kind, egress, volumes=volumes)
+        return Launched(placement, needs_services=bool(template.start_command or template.ready_command))
+
+    def _memory(self, template: Template, kind: Kind) -> Restore | None:
+        """It was taken under the server's default runtime, at the template's own sizes."""
+        fits = kind.resources == template.resources and kind.runtime == self._engine.runtimes[0]
+        if template.checkpoint_id is None or not fits or not self._engine.keeps_memory(kind.runtime):
+            return None
+        return Restore(template.checkpoint_id, SnapshotKind.MEMORY)
+
+    async def greet(self, launched: Launched, template: Template, owner: Owner, deadline_s: float) -> None:
+        """`introduce` for what `start_new` has started; then its services are up.
+
+        Raises Timeout, Unavailable, and EngineFailed when the services do not come up.
+        """
+        if launched.authority_id is not None:
+            owner = replace(owner, is_copy=True, authority_id=launched.authority_id)
+        await self.introduce(launched.placement, template, owner, deadline_s)
+        if launched.needs_services and self._services is not None:
+            sandbox_id = launched.placement.id
+            access = self._tokens.access(sandbox_id) if owner.secured else ""
+            door = Door(launched.placement.address, self._tokens.control(sandbox_id), access)
+            await self._services.start(door, template)
 
     async def start(
         self,

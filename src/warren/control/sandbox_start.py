@@ -13,7 +13,7 @@ import structlog
 from warren.contracts.clock import Clock, Ids
 from warren.contracts.engine import Engine, Placement, Restore
 from warren.contracts.store import IdempotencyKey, Store
-from warren.control.launching import Launcher, Owner
+from warren.control.launching import Launched, Launcher, Owner
 from warren.control.sandbox_end import Ending
 from warren.control.spares import SPARE_EGRESS, Spare, Spares
 from warren.control.watches import Watches
@@ -252,7 +252,8 @@ class Starting:
             egress = plan.sandbox.network.egress()
             if egress != SPARE_EGRESS:
                 await self._engine.set_egress(plan.spare.id, egress)
-            await self._introduce(plan, plan.spare.placement, limits.POOL_CLAIM_DEADLINE_S)
+            template, owner = plan.request.template, _owner(plan.request)
+            await self._launcher.introduce(plan.spare.placement, template, owner, limits.POOL_CLAIM_DEADLINE_S)
         except WarrenError as error:
             log.warning("spare not usable; starting another", sandbox=plan.spare.id, error=error.message)
             await self._engine.destroy(plan.spare.id)
@@ -262,19 +263,14 @@ class Starting:
     async def _started(self, plan: Plan) -> Placement:
         self._at_work += 1
         try:
-            placement = await self._place(plan)
-            await self._introduce(plan, placement, limits.GUEST_BOOT_DEADLINE_S)
-            return placement
+            launched = await self._place(plan)
+            owner = _owner(plan.request)
+            await self._launcher.greet(launched, plan.request.template, owner, limits.GUEST_BOOT_DEADLINE_S)
+            return launched.placement
         finally:
             self._at_work -= 1
 
-    async def _introduce(self, plan: Plan, placement: Placement, deadline_s: float) -> None:
-        request, origin = plan.request, plan.request.origin
-        authority_id = None if origin is None else origin.authority_id
-        owner = Owner(request.secured, request.envs, is_copy=origin is not None, authority_id=authority_id)
-        await self._launcher.introduce(placement, request.template, owner, deadline_s)
-
-    async def _place(self, plan: Plan) -> Placement:
+    async def _place(self, plan: Plan) -> Launched:
         self._waiting += 1
         try:
             with steps.step("wait"):
@@ -290,12 +286,19 @@ class Starting:
         finally:
             self._places.release()
 
-    async def _launch(self, plan: Plan) -> Placement:
-        egress, origin = plan.sandbox.network.egress(), plan.request.origin
-        restore = None if origin is None else origin.restore
-        return await self._launcher.start(
-            plan.sandbox.id, plan.request.template, plan.kind, egress, restore=restore, volumes=plan.request.volumes
+    async def _launch(self, plan: Plan) -> Launched:
+        sandbox, request, egress = plan.sandbox, plan.request, plan.sandbox.network.egress()
+        template, origin, volumes = request.template, request.origin, request.volumes
+        if origin is None:
+            return await self._launcher.start_new(sandbox.id, template, plan.kind, egress, volumes)
+        placement = await self._launcher.start(
+            sandbox.id, template, plan.kind, egress, restore=origin.restore, volumes=volumes
         )
+        return Launched(placement, origin.authority_id)
+
+
+def _owner(request: StartRequest) -> Owner:
+    return Owner(request.secured, request.envs, is_copy=request.origin is not None)
 
 
 def sized(request: StartRequest, project: Project) -> Resources:

@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from warren.contracts.guest import Door, GuestCommand, OnLine, Workshop
+from warren.contracts.guest import Door, Exit, Fate, GuestCommand, OnLine, Workshop
 from warren.model import limits
 from warren.model.build import Built
-from warren.model.errors import BuildFailed, Timeout
+from warren.model.errors import BuildFailed, EngineFailed, Timeout
+from warren.model.template import Template
 
 SHELL = "/bin/bash"
+PATIENCE_S = limits.BUILD_READY_DEADLINE_S + limits.KILL_DEADLINE_S
+"""For one command; what waits for several has a deadline of its own."""
 
 
 class Services:
@@ -17,32 +20,60 @@ class Services:
         self._workshop = workshop
 
     @asynccontextmanager
-    async def started(self, door: Door, of: Built, on_line: OnLine) -> AsyncGenerator[None]:
+    async def started(self, door: Door, of: Built | Template, on_line: OnLine) -> AsyncGenerator[None]:
         """In the block the services are up; the start command goes on when it is left.
 
         Raises BuildFailed, in a group, when the start command ends with an error or the ready command never succeeds.
         """
+        begun = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            start = group.create_task(self._start(door, of, on_line))
+            start = group.create_task(self._start(door, of, on_line, begun))
+            await begun.wait()
             await self._ready(door, of)
             yield
             start.cancel()
 
-    async def _start(self, door: Door, of: Built, on_line: OnLine) -> None:
+    async def start(self, door: Door, template: Template) -> None:
+        """Bring the services of a sandbox up that has just booted, and leave them running.
+
+        A start command alone is not waited for. Raises EngineFailed when it fails, or is not ready in time.
+        """
+        try:
+            async with asyncio.timeout(limits.SERVICES_DEADLINE_S):
+                if template.ready_command is None:
+                    await self._begin(door, template)
+                    return
+                async with self.started(door, template, _ignore):
+                    pass
+        except TimeoutError:
+            why = f"'{template.ready_command}' did not succeed within {limits.SERVICES_DEADLINE_S:g} s"
+            raise EngineFailed(f"cannot start the template's services: {why}") from None
+        except BaseExceptionGroup as errors:
+            raise EngineFailed(f"cannot start the template's services: {errors.exceptions[0]}") from errors
+
+    async def _begin(self, door: Door, template: Template) -> None:
+        if template.start_command is not None:
+            order = _order(template, template.start_command, Fate.LEFT)
+            _checked(await self._workshop.run(door, order, _ignore, PATIENCE_S), template.start_command)
+
+    async def _start(self, door: Door, of: Built | Template, on_line: OnLine, begun: asyncio.Event) -> None:
         """A start command may end, as one that leaves a daemon does; an error is the template's."""
         if of.start_command is None:
+            begun.set()
             return
-        code = await self._run(door, of, of.start_command, on_line, outlives=True)
-        if code != 0:
+        ended = await self._workshop.run(
+            door, _order(of, of.start_command, Fate.OUTLIVES), on_line, PATIENCE_S, begun.set
+        )
+        if (code := _checked(ended, of.start_command)) != 0:
             raise BuildFailed(f"failed to run start command '{of.start_command}': exit status {code}")
 
-    async def _ready(self, door: Door, of: Built) -> None:
+    async def _ready(self, door: Door, of: Built | Template) -> None:
         if of.ready_command is None:
             await asyncio.sleep(limits.BUILD_START_WAIT_S)
             return
         try:
             async with asyncio.timeout(limits.BUILD_READY_DEADLINE_S):
-                while await self._run(door, of, of.ready_command, _ignore, outlives=False) != 0:  # noqa: ASYNC110 - no event says so
+                while await self._try(door, of, of.ready_command) != 0:  # noqa: ASYNC110 - no event says so
                     await asyncio.sleep(limits.BUILD_READY_PAUSE_S)
         except (TimeoutError, Timeout):
             raise BuildFailed(
@@ -50,13 +81,18 @@ class Services:
                 f"{limits.BUILD_READY_DEADLINE_S:g} s"
             ) from None
 
-    async def _run(self, door: Door, of: Built, command: str, on_line: OnLine, *, outlives: bool) -> int:
-        words = (SHELL, "-l", "-c", command)
-        order = GuestCommand(words, of.default_user, of.default_workdir, of.envs, outlives=outlives)
-        ended = await self._workshop.run(door, order, on_line, limits.BUILD_READY_DEADLINE_S + limits.KILL_DEADLINE_S)
-        if ended.refusal:
-            raise BuildFailed(f"failed to run command '{command}': command failed: {ended.refusal}")
-        return ended.code
+    async def _try(self, door: Door, of: Built | Template, command: str) -> int:
+        return _checked(await self._workshop.run(door, _order(of, command, Fate.KILLED), _ignore, PATIENCE_S), command)
+
+
+def _order(of: Built | Template, command: str, fate: Fate) -> GuestCommand:
+    return GuestCommand((SHELL, "-l", "-c", command), of.default_user, of.default_workdir, of.envs, fate)
+
+
+def _checked(ended: Exit, command: str) -> int:
+    if ended.refusal:
+        raise BuildFailed(f"failed to run command '{command}': command failed: {ended.refusal}")
+    return ended.code
 
 
 def _ignore(line: str) -> None:

@@ -187,9 +187,9 @@ class Spares:
         spare_id, template = self._ids.sandbox_id(), self._templates[kind]
         self._is_adding = True
         try:
-            placement = await self._launcher.start(spare_id, template, kind, SPARE_EGRESS)
-            await self._launcher.introduce(placement, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
-            self._keep(Spare(spare_id, kind, placement))
+            launched = await self._launcher.start_new(spare_id, template, kind, SPARE_EGRESS)
+            await self._launcher.greet(launched, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
+            self._keep(Spare(spare_id, kind, launched.placement))
         except WarrenError:
             await self._engine.destroy(spare_id)
             raise

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from warren.contracts.guest import CopyOrder, Door, Exit, GuestCommand, OnLine
+from warren.contracts.guest import CopyOrder, Door, Exit, GuestCommand, OnLine, OnStart, nothing
 from warren.model.errors import Timeout
 
 Program = Callable[[GuestCommand, OnLine], Awaitable[Exit]]
@@ -25,12 +25,15 @@ class FakeWorkshop:
     done: list[str] = field(default_factory=list[str])
     commands: list[GuestCommand] = field(default_factory=list[GuestCommand])
 
-    async def run(self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float) -> Exit:
+    async def run(
+        self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float, on_start: OnStart = nothing
+    ) -> Exit:
         del door
         self.commands.append(command)
         if command.user not in self.users:
             return Exit(1, f"unauthenticated: invalid username: '{command.user}'")
         self.done.append(f"run {command.words[-1]}")
+        on_start()
         try:
             async with asyncio.timeout(deadline_s):
                 return await self.programs.get(command.words[-1], silent)(command, on_line)

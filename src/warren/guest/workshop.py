@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from warren.contracts.guest import CopyOrder, Door, Exit, GuestCommand, OnLine
+from warren.contracts.guest import CopyOrder, Door, Exit, Fate, GuestCommand, OnLine, OnStart, nothing
 from warren.guest.envelope import End, FrameReader, encode
 from warren.guest.lines import Lines
 from warren.guest.process_event import Ended, Output, Started, decode
@@ -29,14 +29,18 @@ _WORDS_MAX = 1024
 class GuestWorkshop:
     """Implements `contracts.guest.Workshop`. Each call has a connection of its own: they are few and long."""
 
-    async def run(self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float) -> Exit:
+    async def run(
+        self, door: Door, command: GuestCommand, on_line: OnLine, deadline_s: float, on_start: OnStart = nothing
+    ) -> Exit:
         lines, pid = Lines(on_line), 0
         try:
             async with asyncio.timeout(deadline_s), _session(door, command.user) as session:
                 async for event in _events(session, command, deadline_s):
                     match event:
                         case Started(pid=pid):
-                            pass
+                            on_start()
+                            if command.fate is Fate.LEFT:
+                                return Exit(0)
                         case Output():
                             lines.feed(event.data)
                         case Ended():
@@ -118,7 +122,7 @@ async def _events(
     process = {"cmd": command.words[0], "args": list(command.words[1:]), "envs": dict(command.envs)}
     body = encode({"process": {**process, "cwd": command.cwd}, "stdin": False})
     headers = {"Content-Type": "application/connect+json", "Keepalive-Ping-Interval": str(_KEEPALIVE_S)}
-    if not command.outlives:
+    if command.fate is Fate.KILLED:
         headers["Connect-Timeout-Ms"] = str(int(deadline_s * 1000))
     async with session.post("/process.Process/Start", data=body, headers=headers, allow_redirects=False) as answer:
         if answer.status != HTTPStatus.OK:
@@ -136,7 +140,7 @@ async def _events(
 
 async def _end(door: Door, command: GuestCommand, pid: int) -> None:
     """Kill what the caller no longer waits for; whether it was there any more does not matter."""
-    if command.outlives or not pid:
+    if command.fate is not Fate.KILLED or not pid:
         return
     body = {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"}
     try:

@@ -184,6 +184,8 @@ BUILD_READY_PAUSE_S = 2.0
 """Seconds between two tries of it."""
 BUILD_START_WAIT_S = 20.0
 """Seconds that a start command without a ready command gets (wire contract 2.3)."""
+SERVICES_DEADLINE_S = 30.0
+"""Seconds that the services of a template get when a sandbox boots without memory; a create has 50 in all."""
 BUILD_TREE_ENTRIES = 1_000_000
 """Files and folders of one template; a Debian with a desktop has 150,000."""
 BUILD_TREE_DEPTH = 128
