@@ -25,6 +25,7 @@ NOBODY_S = {
     Names.KEY: "6a1f3c9e-0000-4000-8000-00000000dead",
     Names.TEMPLATE: "nobodys",
     Names.SECRET: "nobodys",
+    Names.VOLUME: "v" + "0" * 20,
 }
 WITH_IDS = [route for what in NOBODY_S for route in naming(what)]
 CHOSEN = WITH_IDS if os.environ.get("WARREN_ATTACK_WHOLE") else WITH_IDS[:1]
@@ -67,20 +68,24 @@ async def asked(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Aske
             replace(BASE, id="tprivate", project_id=server.project.id, names=("mine",), public=False)
         )
         secret = (await server.client.post("/secrets", json={"name": "mine", "value": "x"})).json()["secretID"]
+        volume = (await server.client.post("/volumes", json={"name": "mine", "sizeMB": 16})).json()["volumeID"]
         things = {
             Names.SANDBOX: (alive, ended),
             Names.KEY: (key.id,),
             Names.TEMPLATE: ("tprivate", "mine"),
             Names.SECRET: (secret, "mine"),
+            Names.VOLUME: (volume,),
         }
         yield Asked(server, await server.other_project(), things)
 
 
 def test_every_route_with_an_id_is_asked() -> None:
-    signed = naming(Names.UPLOAD)  # nothing is looked up for a link that is not signed
-    with_ids = [*WITH_IDS, *signed]
+    # What a signed link or a token of its own opens is no project's to ask for.
+    with_ids = [*WITH_IDS, *naming(Names.UPLOAD), *naming(Names.CONTENT)]
     assert {title(route) for route in with_ids} == {title(route) for route in ROUTES if "{" in route.path}
-    assert {line.names for line in LINES.values()} == {*NOBODY_S, Names.NOTHING, Names.UPLOAD}, "add one to `things`"
+    assert {line.names for line in LINES.values()} == {*NOBODY_S, Names.NOTHING, Names.UPLOAD, Names.CONTENT}, (
+        "add one to `things`"
+    )
 
 
 @pytest.mark.parametrize("route", CHOSEN, ids=title)
