@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.crash_points import CrashingServer, calls_of, crash
+from tests.chaos.crash_points import CrashingServer, calls_of, clear, crash
 from tests.chaos.operations import OPERATIONS, POOL_OPERATIONS, Operation
 from tests.chaos.rounds import (
     FAULT_EVERY_S,
@@ -94,6 +94,7 @@ def _begin_anew(server: CrashingServer) -> None:
     server.plan("")
     server.kill()
     server.start()
+    clear(server)  # what the last point left would be taken for the next one's
 
 
 def _rounds(rounds: Rounds) -> Iterator[str]:
