@@ -1,13 +1,17 @@
-"""The npm package `e2b`, unmodified, in one go (js/smoke.mjs)."""
+"""The npm packages `e2b` and `@e2b/cli`, unmodified."""
 
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from e2b import Sandbox, Template
 
 from tests.e2e.local_server import LocalServer
 
@@ -29,7 +33,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(SOURCE / name, home / name)
         subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=home, check=True, timeout=INSTALL_S, capture_output=True)
-    shutil.copy(SOURCE / "smoke.mjs", home / "smoke.mjs")
+    for script in SOURCE.glob("*.mjs"):
+        shutil.copy(script, home / script.name)
     return home
 
 
@@ -63,3 +68,46 @@ def test_the_javascript_client_works_unmodified(project: Path, server: LocalServ
     said = json.loads(run.stdout.splitlines()[-1])
     assert said["ok"] is True
     assert said["host"].endswith(server.domain)
+
+
+@pytest.fixture
+def name(server: LocalServer) -> Iterator[str]:
+    """Of a template that goes with the test."""
+    chosen = f"t{uuid.uuid4().hex[:12]}"
+    yield chosen
+    httpx.delete(f"{server.api_url}/templates/{chosen}", headers={"X-API-KEY": server.api_key})
+
+
+@pytest.mark.timeout(INSTALL_S + 300)
+@pytest.mark.covers("B01", "B03", "B06", "B07", "B08")
+def test_the_javascript_client_builds_templates(project: Path, server: LocalServer, name: str) -> None:
+    run = subprocess.run(
+        ["node", "template.mjs", name],
+        cwd=project, env={**os.environ, **server.environment}, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert json.loads(run.stdout.splitlines()[-1])["ok"] is True
+
+
+@pytest.mark.timeout(INSTALL_S + 300)
+@pytest.mark.covers("B09")
+def test_the_command_line_of_e2b_lists_publishes_and_deletes(project: Path, server: LocalServer, name: str) -> None:
+    def e2b(*words: str) -> str:
+        run = subprocess.run(
+            ["node", "node_modules/.bin/e2b", "template", *words],
+            cwd=project, env={**os.environ, **server.environment, "NO_COLOR": "1"}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+        return run.stdout
+
+    info = Template.build(Template().from_template("base").run_cmd("true"), name)
+    rows = {row["templateID"]: row for row in json.loads(e2b("list", "--format", "json"))}
+    assert (rows[info.template_id]["aliases"], rows[info.template_id]["public"]) == ([name], False)
+    e2b("publish", "--yes", info.template_id)
+    assert json.loads(e2b("list", "--format", "json"))
+    with Sandbox.create(f"default/{name}"):
+        pass
+    e2b("unpublish", "--yes", info.template_id)
+    e2b("delete", "--yes", info.template_id)
+    assert not Template.exists(name)

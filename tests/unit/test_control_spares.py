@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.api_server import ApiServer, api_server
+from tests.unit.api_server import BASE, ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.model import limits
 
@@ -61,6 +61,15 @@ async def test_no_list_and_no_quota_knows_of_spares(tmp_path: Path) -> None:
         assert (await server.client.delete(f"/sandboxes/{some}")).status_code == 404
         (shown,) = (await server.client.get("/pools")).json()
         assert (shown["names"], shown["runtime"], shown["ready"], shown["wanted"]) == (["base"], "runsc", 2, 2)
+
+
+async def test_a_build_with_the_image_of_another_has_spares_of_its_own(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        spares = set(server.engine.machine.sandboxes)
+        await server.store.put_template(replace(BASE, build_id="0d3c2a34-4b6e-4f63-9c30-222222222222"))
+        created = await server.client.post("/v2/sandboxes", json=NEW)
+        assert created.json()["sandboxID"] not in spares
 
 
 async def test_rules_of_the_owner_are_set_before_he_gets_it(tmp_path: Path) -> None:

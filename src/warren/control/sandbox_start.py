@@ -150,7 +150,8 @@ class Starting:
         if runtime not in self._engine.runtimes:
             known = ", ".join(self._engine.runtimes)
             raise BadRequest(f"cannot use runtime {runtime!r}; this server has: {known}")
-        kind = Kind(request.template.id, request.template.digest, runtime, sized(request, project))
+        template = request.template
+        kind = Kind(template.id, template.digest, runtime, sized(request, project), template.build_id)
         if request.origin is not None and (runtime, kind.resources) != (
             request.template.runtime,
             request.template.resources,

@@ -173,7 +173,7 @@ class Spares:
             if template is None:
                 continue
             runtime = floor.runtime or template.runtime or self._engine.runtimes[0]
-            kind = Kind(template.id, template.digest, runtime, template.resources)
+            kind = Kind(template.id, template.digest, runtime, template.resources, template.build_id)
             self._templates[kind] = template
             found[kind] = floor.count
         return found

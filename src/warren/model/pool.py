@@ -18,6 +18,8 @@ class Kind:
     digest: str
     runtime: str
     resources: Resources
+    build_id: str = ""
+    """Builds with one and the same image can have different services."""
 
 
 @dataclass(frozen=True, slots=True)
