@@ -144,6 +144,31 @@ async def test_a_debian_like_image_gets_a_user_beside_its_own(shop: Shop) -> Non
         assert (odd.st_uid, odd.st_gid) == (65_535, 33_333)
 
 
+async def test_a_fedora_like_image_keeps_its_layout(shop: Shop) -> None:
+    """A merged /usr, a shadow file that nobody may read, `wheel` in place of `sudo`, and a `user` of its own."""
+    made = Image(
+        [
+            archive(
+                *(link(name, f"usr/{name}") for name in ("bin", "sbin", "lib", "lib64")),
+                entry("usr/bin/bash", b"#!", mode=0o755),
+                entry("usr/lib64/libc.so.6", b"x"),
+                entry("etc/passwd", b"root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/:/sbin/nologin\n"),
+                entry("etc/group", b"root:x:0:\nwheel:x:10:\nuser:x:1000:\n"),
+                entry("etc/shadow", b"root:!locked::0:99999:7:::\n", mode=0),
+                entry("etc/sudoers", b"@includedir /etc/sudoers.d\n", mode=0o440),
+                link("etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"),
+            )
+        ]
+    )
+    with shop.mounted(await shop.take_in(made)) as root:
+        assert [os.readlink(root / name) for name in ("bin", "lib64")] == ["usr/bin", "usr/lib64"]
+        assert lines(root / "etc/passwd")[-1] == "user:x:1001:1000:user:/home/user:/bin/bash"
+        assert lines(root / "etc/group") == ["root:x:0:", "wheel:x:10:user", "user:x:1000:"]
+        assert stat.S_IMODE((root / "etc/shadow").stat().st_mode) == 0
+        assert (root / "etc/sudoers.d/user").is_file()
+        assert stat.S_ISREG((root / "etc/resolv.conf").lstat().st_mode)
+
+
 async def test_links_in_place_of_accounts_lead_nowhere_else(shop: Shop) -> None:
     """Read where they lead inside the image; written as plain files."""
     made = Image(

@@ -1,0 +1,106 @@
+"""Templates from images and Dockerfiles through the command line, from a real registry, and as files."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2b import Sandbox
+
+from tests import image_trees
+from tests.e2e.cleanliness import nothing_left
+from tests.e2e.local_server import LocalServer
+from tests.image_registry import ImageRegistry, image_registry
+from tests.security.lab import base_image
+
+pytestmark = pytest.mark.timeout(400)
+
+DOCKERFILE = """\
+ARG TAG=none
+FROM {host}/debian:$TAG
+ENV GREETING="hello there"
+RUN echo "$GREETING" > /made && id -un >> /made
+WORKDIR /srv/app
+COPY --chmod=755 run.sh data* ./
+USER user
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageRegistry]:
+    if os.geteuid() != 0:
+        pytest.skip("sandboxes need root")
+    with image_registry(tmp_path_factory.mktemp("registry")) as up:
+        up.push("debian:12", image_trees.debian_like(base_image()))
+        yield up
+
+
+@pytest.fixture(scope="module")
+def builder(registry: ImageRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    local = LocalServer(tmp_path_factory.mktemp("server"), registry_insecure=registry.host)
+    with nothing_left(local), local:
+        yield local
+
+
+@pytest.fixture
+def folder(registry: ImageRegistry, tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE.format(host=registry.host))
+    (tmp_path / "run.sh").write_text("#!/bin/bash\necho ran\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "one").write_text("1")
+    return tmp_path
+
+
+def succeed(builder: LocalServer, *words: str) -> str:
+    done = builder.run("template", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def inside(builder: LocalServer, template: str, runtime: str, command: str) -> str:
+    options: dict[str, Any] = {**builder.options, "api_headers": {"X-Warren-Runtime": runtime}}
+    with Sandbox.create(template, timeout=120, **options) as box:
+        return box.commands.run(command).stdout
+
+
+LOOK = "cat /made; pwd; id -un; ./run.sh; stat -c %a run.sh; echo $GREETING"
+SEEN = "hello there\nroot\n/srv/app\nuser\nran\n755\nhello there\n"
+
+
+def test_a_dockerfile_becomes_a_template_and_travels_as_a_file(
+    builder: LocalServer, folder: Path, tmp_path: Path, runtime: str
+) -> None:
+    name = f"app-{runtime}"
+    told = succeed(builder, "build", str(folder), "--name", name, "--build-arg", "TAG=12", "--cpu", "1")
+    assert f"Template {name} is ready" in told
+    assert inside(builder, name, runtime, LOOK) == SEEN
+    file = tmp_path / "app.template"
+    succeed(builder, "export", name, str(file))
+    succeed(builder, "import", str(file), "--name", f"{name}-again")
+    assert inside(builder, f"{name}-again", runtime, LOOK) == SEEN
+    names = {entry for row in json.loads(succeed(builder, "list", "--json")) for entry in row["aliases"]}
+    assert {name, f"{name}-again"} <= names
+    succeed(builder, "delete", name, f"{name}-again")
+    succeed(builder, "prune")
+
+
+def test_a_failing_step_names_its_line(builder: LocalServer, folder: Path) -> None:
+    (folder / "Dockerfile").write_text(
+        DOCKERFILE.format(host=builder.settings["WARREN_REGISTRY_INSECURE"]) + "RUN exit 7\n"
+    )
+    done = builder.run("template", "build", str(folder), "--name", "failing", "--build-arg", "TAG=12")
+    assert done.returncode == 1
+    assert "(line 8 of the Dockerfile)" in done.stderr
+    done = builder.run("template", "build", str(folder), "--name", "failing", "--build-arg", "TAG=missing")
+    assert done.returncode == 1
+    assert "manifest unknown" in done.stderr
+
+
+def test_an_archive_needs_no_registry(builder: LocalServer, tmp_path: Path) -> None:
+    file = image_trees.alpine_like().archive(tmp_path)
+    succeed(builder, "import", str(file), "--name", "alpine")
+    with Sandbox.create("alpine", timeout=60, **builder.options) as box:
+        done = builder.run("sandbox", "exec", box.sandbox_id, "/bin/sh", "-c", "id -un; pwd; echo $GREETING")
+        assert (done.returncode, done.stdout) == (0, "user\n/home/user\nhello\n"), done.stderr
