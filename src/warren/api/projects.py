@@ -8,7 +8,6 @@ from warren.api import encoding, trail
 from warren.api.context import context
 from warren.api.sandboxes import Who
 from warren.api.schemas import KeyName
-from warren.model.errors import NotSupported
 
 
 async def health() -> Response:
@@ -48,7 +47,3 @@ async def rename_key(request: Request, who: Who, key_id: str, body: KeyName) -> 
 async def revoke_key(request: Request, who: Who, key_id: str) -> Response:
     await context(request).keys.revoke(who.project, key_id)
     return Response(status_code=204)
-
-
-async def not_yet(request: Request, who: Who) -> None:
-    raise NotSupported(f"cannot serve {request.method} {request.url.path}: this server does not support it yet")
