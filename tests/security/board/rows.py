@@ -54,11 +54,12 @@ ROWS = {
     "A8": Row(
         "the host's folders, sockets, keys and disks",
         "the only bind mounts are guestd's folder, and under crun the processors' list and two files of numbers, "
-        "all read-only",
+        "all read-only, and the volumes that were asked for: images of their own, nosuid and nodev",
     ),
     "A9": Row(
         "links, `..`, FIFOs, devices and swapped files given to file operations through the API",
-        "the host opens nothing inside a sandbox: files go through guestd, which is inside",
+        "files of sandboxes go through guestd, which is inside; in volumes the kernel walks every path below the root, "
+        "without waiting, and nothing but files and directories is used",
     ),
     "A10": Row("telling the host from inside", "gVisor shows its own machine; crun shows the host's in places"),
     "A11": Row(
