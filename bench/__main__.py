@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import docker_target, gateway_overhead, guest_start, image_unpack, report, runsc_floor
+from bench import docker_target, gateway_overhead, guest_start, image_unpack, interpreter_rows, report, runsc_floor
 from bench.build_rows import ROWS as BUILD_ROWS
 from bench.measuring import chosen, measure
 from bench.rows import POOL_ROWS, ROWS, SPARES, Row
@@ -32,8 +32,8 @@ def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    tables = (ROWS, POOL_ROWS, SLEEP_ROWS, BUILD_ROWS)
-    rows, pool_rows, sleep_rows, build_rows = (chosen(table, wanted.only) for table in tables)
+    tables = (ROWS, POOL_ROWS, SLEEP_ROWS, BUILD_ROWS, interpreter_rows.ROWS)
+    rows, pool_rows, sleep_rows, build_rows, code_rows = (chosen(table, wanted.only) for table in tables)
     started = time.monotonic()
     print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="warren-bench-") as name:
@@ -45,21 +45,24 @@ def main() -> None:
             slept = measure(sleep_rows, warren, wanted.scale)
             rebuilt = measure(build_rows, warren, wanted.scale)
             single = [] if wanted.only else _single_lines(server, warren)
-        pooled = _measure_pool(folder / "pooled", pool_rows, wanted)
+        pooled = _measure_pool(folder / "pooled", pool_rows, wanted, "base", SPARES)
+        ran = _measure_pool(folder / "code", code_rows, wanted, interpreter_rows.TEMPLATE, interpreter_rows.SPARES)
     names = [target.name for target in targets]
     print("\n" + report.table(rows, names, results))
-    for table, found in ((pool_rows, pooled), (sleep_rows, slept), (build_rows, rebuilt)):
+    for table, found in ((pool_rows, pooled), (sleep_rows, slept), (build_rows, rebuilt), (code_rows, ran)):
         if table:
             print("\n" + report.table(table, wanted.runtimes, found))
     print("\n" + "\n".join([*single, *report.growth_lines(wanted.runtimes, results)]))
     print(f"\n{time.monotonic() - started:.0f} s")
 
 
-def _measure_pool(folder: Path, rows: list[Row], wanted: argparse.Namespace) -> dict[tuple[str, str], Samples]:
+def _measure_pool(
+    folder: Path, rows: list[Row], wanted: argparse.Namespace, template: str, spares: int
+) -> dict[tuple[str, str], Samples]:
     """On a server of its own for each runtime, so that no pool of the other one refills meanwhile."""
     found: dict[tuple[str, str], Samples] = {}
     for runtime in wanted.runtimes if rows else []:
-        pool = {"pool": f"base/{runtime}={SPARES}", "pool_sandboxes": SPARES, "pool_memory_mb": SPARES * 1024}
+        pool = {"pool": f"{template}/{runtime}={spares}", "pool_sandboxes": spares, "pool_memory_mb": spares * 1024}
         with LocalServer(folder / runtime, pool_slots=12, max_slots=MAX_SLOTS, **pool) as server:
             found |= measure(rows, [WarrenTarget(runtime, server, runtime, pooled=True)], wanted.scale)
     return found
@@ -71,7 +74,7 @@ def _single_lines(server: LocalServer, warren: list[WarrenTarget]) -> list[str]:
     lines = [report.overhead_line(target.name, _overhead(server, target)) for target in warren]
     lines.append(report.guest_line(guest_start.best_ms(settings.guestd)))
     lines.append(report.image_line(image_unpack.measure(settings.cache_dir / "bench")))
-    image = next(server.state.glob("templates/*/rootfs.erofs"))
+    image = docker_target.base_image(server.state)
     saved, restored = runsc_floor.measure(settings.runsc, image, HEAP_MIB, FLOOR_TIMES)
     return [*lines, report.floor_line("checkpoint", saved), report.floor_line("restore", restored)]
 
@@ -89,10 +92,9 @@ def _docker(stack: ExitStack, server: LocalServer, unwanted: bool) -> list[Targe
     if unwanted or not docker_target.installed():
         print("without docker: not asked for, or Debian's docker.io is not installed", file=sys.stderr)
         return []
-    images = sorted(server.state.glob("templates/*/rootfs.erofs"))
     try:
-        return [stack.enter_context(docker_target.private_docker(images[0]))]
-    except (RuntimeError, IndexError, OSError) as error:
+        return [stack.enter_context(docker_target.private_docker(docker_target.base_image(server.state)))]
+    except (RuntimeError, ValueError, OSError) as error:
         print(f"without docker: {error}", file=sys.stderr)
         return []
 

@@ -67,6 +67,11 @@ class DockerTarget:
         return run.stdout
 
 
+def base_image(state: Path) -> Path:
+    """Of the templates that a server has, the smallest. Raises ValueError when there is none."""
+    return min(state.glob("templates/*/rootfs.erofs"), key=lambda path: path.stat().st_size)
+
+
 def installed() -> bool:
     return Path(CLIENT).exists() and Path(DAEMON).exists()
 

@@ -1,8 +1,9 @@
-"""A tour through Warren with nothing but the `e2b` package from the index; prints what it did and how long it took.
+"""A tour through Warren with nothing but the `e2b` packages from the index; prints what it did and how long it took.
 
 Starts a server unless one is running already, and stops the one that it started.
 """
 
+import base64
 import hashlib
 import http.client
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from e2b import PtySize, Sandbox, SandboxQuery
+from e2b_code_interpreter import Sandbox as Interpreter
 
 WARREN = Path(sys.executable).with_name("warren")
 START_DEADLINE_S = 120
@@ -39,6 +41,16 @@ for number in itertools.count():
         file.write(str(number))
     os.rename("next", "count")
     time.sleep(0.01)
+"""
+DATA = Path(__file__).parent.parent / "examples" / "rabbits.csv"
+PLOT = """
+import matplotlib.pyplot as plt
+import pandas as pd
+
+frame = pd.read_csv("rabbits.csv", index_col="year")
+axes = frame.plot(title="Rabbits on a small island", figsize=(8, 4.5), marker="o")
+axes.set(xlabel="", ylabel="rabbits")
+plt.show()
 """
 Result = TypeVar("Result")
 BOLD, DIM, GREEN, PLAIN = ("\033[1m", "\033[2m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
@@ -60,6 +72,7 @@ class Tour:
     def __init__(self) -> None:
         self.sandbox: Sandbox | None = None
         self.copies: list[Sandbox] = []
+        self.plotter: Interpreter | None = None
         self.mark = f"demo-{secrets.token_hex(4)}"
 
     def run(self) -> None:
@@ -75,6 +88,8 @@ class Tour:
         step("resume it", lambda: resume(box))
         step("fork it in three", lambda: self.fork(box))
         step("list", self.list)
+        plotter = step("create a sandbox that runs code", self.create_plotter)
+        step("upload a data file, plot it inside, save the picture beside it", lambda: plot(plotter))
         step("kill", lambda: f"{box.kill()}; running: {box.is_running()}")
 
     def create(self) -> Sandbox:
@@ -82,6 +97,10 @@ class Tour:
             timeout=120, metadata={"made-by": self.mark}, api_headers={"X-Warren-Runtime": "runsc"}
         )
         return self.sandbox
+
+    def create_plotter(self) -> Interpreter:
+        self.plotter = Interpreter.create(timeout=120, metadata={"made-by": self.mark})
+        return self.plotter
 
     def list(self) -> str:
         found = Sandbox.list(query=SandboxQuery(metadata={"made-by": self.mark})).next_items()
@@ -95,7 +114,7 @@ class Tour:
         return "\n".join(f"{one.commands.run('hostname').stdout.strip()} counts: {count(one)}" for one in family)
 
     def clean(self) -> None:
-        for one in (self.sandbox, *self.copies):
+        for one in (self.sandbox, self.plotter, *self.copies):
             if one is not None:
                 one.kill()
 
@@ -186,6 +205,18 @@ def count(box: Sandbox) -> int:
 def resume(box: Sandbox) -> str:
     Sandbox.connect(box.sandbox_id, timeout=600)
     return f"it goes on: {count(box)}"
+
+
+def plot(box: Interpreter) -> str:
+    """The data file comes from the examples; the picture is drawn by code that runs in the sandbox."""
+    box.files.write("rabbits.csv", DATA.read_bytes())
+    drawn = box.run_code(PLOT)
+    picture = next((result.png for result in drawn.results if result.png), None)
+    if picture is None:
+        return f"no picture: {drawn.error.value if drawn.error else 'nothing was drawn'}"
+    target = DATA.with_suffix(".png")
+    target.write_bytes(base64.b64decode(picture))
+    return f"{target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}"
 
 
 def step(what: str, action: Callable[[], Result]) -> Result:

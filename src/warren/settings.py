@@ -27,7 +27,9 @@ class Settings:
     server_name: what the servers that share a database call this one.
     pool_slots: network slots prepared ahead. pool: spare sandboxes of built-in templates kept started, as
     `template=count` or `template/runtime=count`; pool_sandboxes and pool_memory_mb bound all spares together, those
-    kept for what was asked for lately among them; 0 turns the pool off. max_slots: sandboxes at once on this machine.
+    kept for what was asked for lately among them; 0 turns the pool off. prime_templates: take memory of built-in
+    templates that have services, once per machine, so that their sandboxes start with those up.
+    max_slots: sandboxes at once on this machine.
     memory_overcommit, disk_overcommit: how often the machine's memory and the disk of the state folder may be promised
     to sandboxes. Idle ones take a twentieth of theirs and less, so 10 lets 200 of 1 GiB run on 24 GiB; whether memory
     is used up is watched besides.
@@ -66,6 +68,7 @@ class Settings:
     pool: tuple[str, ...] = ("base=2",)
     pool_sandboxes: int = 8
     pool_memory_mb: int = 8192
+    prime_templates: bool = True
     idle: tuple[str, ...] = ()
     max_slots: int = 1000
     registry_mirrors: tuple[str, ...] = ()

@@ -54,6 +54,7 @@ from warren.control.services import Services
 from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
 from warren.control.supervision import Supervision
+from warren.control.template_memory import TemplateMemory
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens, load_seed
 from warren.control.uploads import Uploads
@@ -94,6 +95,7 @@ class Control:
     server_id: str
     context: Context
     starting: Starting
+    memory: TemplateMemory | None
     spares: Spares
     servers: Servers
     live: LiveSandboxes
@@ -138,6 +140,7 @@ class _Life:
     ending: Ending
     watches: Watches
     pausing: Pausing
+    memory: TemplateMemory | None
     spares: Spares
     starting: Starting
     resuming: Resuming
@@ -187,6 +190,7 @@ def build_control(
         server_id=on.server_id,
         context=context,
         starting=life.starting,
+        memory=life.memory,
         spares=life.spares,
         servers=Servers(
             me=Server(on.server_id, settings.server, on.clock.now()), store=store, clock=on.clock, audit=audit
@@ -227,7 +231,14 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
     services = None if on.workshop is None else Services(on.workshop)
-    launcher = Launcher(engine=engine, guest=on.guest, tokens=on.tokens, images=on.images, services=services)
+    memory = None if services is None else TemplateMemory(
+        engine=engine, services=services, images=on.images, layers=on.layers, checkpoints=checkpoints,
+        bench=Bench(engine=engine, guest=on.guest, relief=relief, tokens=on.tokens, ids=ids),
+    )  # fmt: skip
+    launcher = Launcher(
+        engine=engine, guest=on.guest, tokens=on.tokens, images=on.images, services=services,
+        memory={} if memory is None else memory.taken,
+    )  # fmt: skip
     spares = Spares(
         engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=on.meters,
         floors=parse_floors(settings.pool), budget=Budget(settings.pool_sandboxes, settings.pool_memory_mb),
@@ -240,7 +251,7 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, launcher=launcher, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
-    return _Life(checkpoints, relief, ending, watches, pausing, spares, starting, resuming)
+    return _Life(checkpoints, relief, ending, watches, pausing, memory, spares, starting, resuming)
 
 
 def _build_builder(  # noqa: PLR0917  # all of it, in one place
@@ -260,7 +271,8 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         elsewhere=Elsewhere(server_id=on.server_id, store=on.store), starting=life.starting, ending=life.ending,
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
         forking=Forking(
-            engine=on.engine, checkpoints=life.checkpoints, starting=life.starting, work=on.work, meters=on.meters
+            engine=on.engine, store=on.store, checkpoints=life.checkpoints, starting=life.starting, work=on.work,
+            meters=on.meters,
         ),
     )  # fmt: skip
 
@@ -380,7 +392,7 @@ async def serve(settings: Settings) -> None:
             settings, engine, guest, store, work,
             audit=audit, workshop=GuestWorkshop(), source=partial(opened_images, settings),
         )  # fmt: skip
-        await control.context.templates.register_built_in(settings.cache_dir / "templates")
+        built_in = await control.context.templates.register_built_in(settings.cache_dir / "templates")
         await control.context.secrets.reseal()
         await _take_place(settings, control.servers)
         work.spawn(control.servers.run(), "heartbeat")
@@ -395,6 +407,8 @@ async def serve(settings: Settings) -> None:
         work.spawn(control.context.builds.run(), "builds")
         work.spawn(control.spares.run(lambda: control.starting.is_idle), "pool")
         stack.push_async_callback(control.spares.drain)
+        if settings.prime_templates and control.memory is not None:
+            work.spawn(control.memory.take(built_in), "memory of built-in templates")
         gateway = Gateway(
             control.live,
             control.waking,

@@ -39,3 +39,5 @@ find "$home" "$packages" -name __pycache__ -prune -exec rm -rf {} +
 newest=$(find "$root/var/lib/dpkg/info" -type f -printf '%T@\n' | sort -n | tail -n 1 | cut -d. -f1)
 find "$home" "$packages" -exec touch --no-dereference --date="@$newest" {} +
 chroot "$root" python3 -m compileall -q -j 0 /opt/code-interpreter /usr/local/lib/python3.11/dist-packages > /dev/null || true
+# The list of fonts, which matplotlib would make at its first import.
+chroot "$root" env HOME=/root MATPLOTLIBRC=/etc/matplotlibrc python3 -c 'import matplotlib.font_manager'

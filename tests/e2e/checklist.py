@@ -92,6 +92,15 @@ LINES = {
     "D07": "desktop: windows and their titles",
     "D08": "desktop: stream, its key, seen in a browser",
     "K01": "secrets: create, update, list, info, exists, destroy; values are kept and not yet used",
+    "I01": "code in Python, JavaScript, TypeScript, R, Java, Bash",
+    "I02": "contexts: create, list, restart, remove",
+    "I03": "callbacks, streamed and whole output",
+    "I04": "results: every form of a value, charts, data frames, images",
+    "I05": "environment of the sandbox and of one execution, in every language",
+    "I06": "timeouts interrupt the code; calls take turns",
+    "I07": "kernels and sandboxes that end while code runs are said",
+    "I08": "code behind private traffic",
+    "I09": "kernels and server that end are started anew",
 }
 """The lines that this version serves, in the order of the contract's chapters."""
 

@@ -46,6 +46,7 @@ class LocalServer:
             # Spares come and go in the background, so tests of what a server leaves ask for them by name; or all do.
             "WARREN_POOL_SANDBOXES": os.environ.get("WARREN_TEST_POOL", "0"),
             "WARREN_MAX_SLOTS": "60",
+            "WARREN_PRIME_TEMPLATES": "0",
             **{f"WARREN_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None

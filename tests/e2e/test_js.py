@@ -1,4 +1,4 @@
-"""The npm packages `e2b` and `@e2b/cli`, unmodified."""
+"""The npm packages `e2b`, `@e2b/cli` and `@e2b/code-interpreter`, unmodified."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +29,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = Path(os.environ.get("WARREN_CACHE_DIR", "/var/cache/warren"))
     base = cache / "npm" if os.access(cache, os.W_OK) else tmp_path_factory.mktemp("npm")
     home = base / f"smoke-{digest}"
-    if not (home / "node_modules" / "e2b").exists():
+    if not (home / "node_modules" / "@e2b" / "code-interpreter").exists():
         home.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(SOURCE / name, home / name)
@@ -60,12 +61,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "F12",
 )
 def test_the_javascript_client_works_unmodified(project: Path, server: LocalServer, runtime: str) -> None:
-    environment = {**os.environ, **server.environment, "WARREN_TEST_RUNTIME": runtime}
-    run = subprocess.run(
-        ["node", "smoke.mjs"], cwd=project, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    said = json.loads(run.stdout.splitlines()[-1])
+    said = run_script(project, server, runtime, "smoke.mjs")
     assert said["ok"] is True
     assert said["host"].endswith(server.domain)
 
@@ -111,3 +107,18 @@ def test_the_command_line_of_e2b_lists_publishes_and_deletes(project: Path, serv
     e2b("unpublish", "--yes", info.template_id)
     e2b("delete", "--yes", info.template_id)
     assert not Template.exists(name)
+
+
+@pytest.mark.timeout(INSTALL_S + 240)
+@pytest.mark.covers("I01", "I02", "I03", "I04", "I05", "I06", "I07")
+def test_the_javascript_code_interpreter_works_unmodified(project: Path, server: LocalServer, runtime: str) -> None:
+    assert run_script(project, server, runtime, "interpreter.mjs")["ok"] is True
+
+
+def run_script(project: Path, server: LocalServer, runtime: str, script: str) -> Any:
+    environment = {**os.environ, **server.environment, "WARREN_TEST_RUNTIME": runtime}
+    run = subprocess.run(
+        ["node", script], cwd=project, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])

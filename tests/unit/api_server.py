@@ -17,6 +17,7 @@ from warren.control.keys import Keys
 from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
 from warren.guest.fake import FakeGuest
+from warren.guest.fake_workshop import FakeWorkshop
 from warren.model.project import Project, ProjectLimits
 from warren.model.sandbox import Resources
 from warren.model.template import Template
@@ -47,6 +48,7 @@ class ApiServer:
     key: str
     audit: MemoryAudit
     work: Work
+    workshop: FakeWorkshop
 
     async def other_project(self, **limits: int) -> dict[str, str]:
         """Headers of a key of another project."""
@@ -69,7 +71,7 @@ async def api_server(
 
     `sql`: on SQLite, for tests of what a real database makes of odd values; `url`: on that database.
     """
-    engine, guest, audit = FakeEngine(), FakeGuest(), MemoryAudit()
+    engine, guest, audit, workshop = FakeEngine(), FakeGuest(), MemoryAudit(), FakeWorkshop()
     url = url or (f"sqlite+aiosqlite:///{state / 'warren.db'}" if sql else "")
     store: Store = SqlStore(url) if url else MemoryStore()
     await engine.open()
@@ -77,7 +79,7 @@ async def api_server(
     await store.put_template(BASE)
     async with Work() as work:
         chosen = Settings(**{"state_dir": state, "pool_sandboxes": 0} | settings)
-        control = build_control(chosen, engine, guest, store, work, audit=audit, builder=builder)
+        control = build_control(chosen, engine, guest, store, work, audit=audit, workshop=workshop, builder=builder)
         work.spawn(control.supervision.run(), "supervision")
         keys: Keys = control.context.keys
         project = await keys.default_project()
@@ -86,5 +88,5 @@ async def api_server(
         async with httpx.AsyncClient(
             transport=transport, base_url="http://warren", headers={"X-API-KEY": secret}
         ) as client:
-            yield ApiServer(client, control, engine, guest, store, project, secret, audit, work)
+            yield ApiServer(client, control, engine, guest, store, project, secret, audit, work, workshop)
     await store.close()

@@ -106,9 +106,8 @@ async def _template(request: Request, project: Project, reference: str) -> tuple
         snapshot = await use.snapshots.find(project, reference)
         if snapshot is None:
             raise
-        return template_of(snapshot), Origin(
-            Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id, snapshot.volumes
-        )
+        template = await use.templates.with_services(template_of(snapshot), snapshot.template_id)
+        return template, Origin(Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id, snapshot.volumes)
 
 
 async def _template_id(request: Request, project: Project, reference: str) -> str:

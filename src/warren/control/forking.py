@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from warren.contracts.engine import Engine, Restore
+from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
 from warren.control.sandbox_start import Origin, Starting, StartRequest
 from warren.control.snapshots import check_runs, snapshot_kind
+from warren.control.templates import with_services
 from warren.control.work import Work
 from warren.model import limits
 from warren.model.errors import BadRequest, WarrenError
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
-from warren.model.template import template_of
+from warren.model.template import Template, template_of
 from warren.telemetry.meters import Meters
 
 
@@ -28,9 +30,16 @@ class ForkRequest:
 
 class Forking:
     def __init__(
-        self, *, engine: Engine, checkpoints: Checkpoints, starting: Starting, work: Work, meters: Meters
+        self,
+        *,
+        engine: Engine,
+        store: Store,
+        checkpoints: Checkpoints,
+        starting: Starting,
+        work: Work,
+        meters: Meters,
     ) -> None:
-        self._engine, self._checkpoints, self._starting = engine, checkpoints, starting
+        self._engine, self._store, self._checkpoints, self._starting = engine, store, checkpoints, starting
         self._work, self._meters = work, meters
 
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
@@ -49,7 +58,8 @@ class Forking:
         with self._meters.sleeping("fork", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
             async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
                 await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
-            wanted = copy_request(sandbox, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
+            template = await with_services(self._store, template_of(sandbox), sandbox.template_id)
+            wanted = copy_request(sandbox, template, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
             try:
                 return await asyncio.gather(*(self._copy(project, wanted) for _ in range(request.count)))
             finally:
@@ -62,10 +72,10 @@ class Forking:
             return error
 
 
-def copy_request(sandbox: Sandbox, request: ForkRequest, origin: Origin) -> StartRequest:
+def copy_request(sandbox: Sandbox, template: Template, request: ForkRequest, origin: Origin) -> StartRequest:
     """A copy is like its source in all but identity, time and environment."""
     return StartRequest(
-        template=template_of(sandbox),
+        template=template,
         timeout_s=request.timeout_s,
         secured=sandbox.secured,
         network=sandbox.network,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import structlog
 
@@ -48,10 +49,18 @@ class Launched:
 
 class Launcher:
     def __init__(
-        self, *, engine: Engine, guest: Guest, tokens: Tokens, images: TemplateFiles, services: Services | None = None
+        self,
+        *,
+        engine: Engine,
+        guest: Guest,
+        tokens: Tokens,
+        images: TemplateFiles,
+        services: Services | None = None,
+        memory: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`memory`: checkpoints of templates that came finished, by the digest of their image."""
         self._engine, self._guest, self._tokens, self._images = engine, guest, tokens, images
-        self._services = services
+        self._services, self._memories = services, memory
 
     async def start_new(
         self,
@@ -80,9 +89,10 @@ class Launcher:
     def _memory(self, template: Template, kind: Kind) -> Restore | None:
         """It was taken under the server's default runtime, at the template's own sizes."""
         fits = kind.resources == template.resources and kind.runtime == self._engine.runtimes[0]
-        if template.checkpoint_id is None or not fits or not self._engine.keeps_memory(kind.runtime):
+        checkpoint_id = template.checkpoint_id or self._memories.get(template.digest)
+        if checkpoint_id is None or not fits or not self._engine.keeps_memory(kind.runtime):
             return None
-        return Restore(template.checkpoint_id, SnapshotKind.MEMORY)
+        return Restore(checkpoint_id, SnapshotKind.MEMORY)
 
     async def greet(self, launched: Launched, template: Template, owner: Owner, deadline_s: float) -> None:
         """`introduce` for what `start_new` has started; then its services are up.
@@ -92,11 +102,15 @@ class Launcher:
         if launched.authority_id is not None:
             owner = replace(owner, is_copy=True, authority_id=launched.authority_id)
         await self.introduce(launched.placement, template, owner, deadline_s)
-        if launched.needs_services and self._services is not None:
-            sandbox_id = launched.placement.id
-            access = self._tokens.access(sandbox_id) if owner.secured else ""
-            door = Door(launched.placement.address, self._tokens.control(sandbox_id), access)
-            await self._services.start(door, template)
+        if launched.needs_services:
+            await self.serve(launched.placement, template, secured=owner.secured)
+
+    async def serve(self, placement: Placement, template: Template, *, secured: bool) -> None:
+        """Have the template's services up in a sandbox that has booted. Raises EngineFailed."""
+        if self._services is None or not (template.start_command or template.ready_command):
+            return
+        access = self._tokens.access(placement.id) if secured else ""
+        await self._services.start(Door(placement.address, self._tokens.control(placement.id), access), template)
 
     async def start(
         self,

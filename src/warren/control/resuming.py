@@ -12,6 +12,7 @@ from warren.control.checkpoints import Checkpoints
 from warren.control.launching import Launcher, Owner
 from warren.control.pausing import Pausing
 from warren.control.sandbox_end import Ending
+from warren.control.templates import with_services
 from warren.control.watches import Watches
 from warren.control.work import Work
 from warren.model import limits
@@ -142,7 +143,11 @@ class Resuming:
     async def _introduce(self, sandbox: Sandbox, placement: Placement, kind: SnapshotKind | None) -> None:
         """The same identity as before. Its environment was never here: the guest has it, in memory or in its files."""
         owner = Owner(sandbox.secured, envs=None, recalls_envs=kind is SnapshotKind.FILESYSTEM)
-        await self._launcher.introduce(placement, template_of(sandbox), owner, limits.GUEST_BOOT_DEADLINE_S)
+        template = template_of(sandbox)
+        await self._launcher.introduce(placement, template, owner, limits.GUEST_BOOT_DEADLINE_S)
+        if kind is SnapshotKind.FILESYSTEM:
+            template = await with_services(self._store, template, sandbox.template_id)
+            await self._launcher.serve(placement, template, secured=sandbox.secured)
 
     async def _sleep_on(self, sandbox: Sandbox, pause: Pause) -> None:
         if pause.kind is PauseKind.FROZEN:

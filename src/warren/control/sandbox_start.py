@@ -295,7 +295,7 @@ class Starting:
         placement = await self._launcher.start(
             sandbox.id, template, plan.kind, egress, restore=origin.restore, volumes=volumes
         )
-        return Launched(placement, origin.authority_id)
+        return Launched(placement, origin.authority_id, needs_services=origin.authority_id is None)
 
 
 def _owner(request: StartRequest) -> Owner:

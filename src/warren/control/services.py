@@ -20,7 +20,9 @@ class Services:
         self._workshop = workshop
 
     @asynccontextmanager
-    async def started(self, door: Door, of: Built | Template, on_line: OnLine) -> AsyncGenerator[None]:
+    async def started(
+        self, door: Door, of: Built | Template, on_line: OnLine, pause_s: float = limits.BUILD_READY_PAUSE_S
+    ) -> AsyncGenerator[None]:
         """In the block the services are up; the start command goes on when it is left.
 
         Raises BuildFailed, in a group, when the start command ends with an error or the ready command never succeeds.
@@ -29,7 +31,7 @@ class Services:
         async with asyncio.TaskGroup() as group:
             start = group.create_task(self._start(door, of, on_line, begun))
             await begun.wait()
-            await self._ready(door, of)
+            await self._ready(door, of, pause_s)
             yield
             start.cancel()
 
@@ -43,7 +45,7 @@ class Services:
                 if template.ready_command is None:
                     await self._begin(door, template)
                     return
-                async with self.started(door, template, _ignore):
+                async with self.started(door, template, _ignore, limits.SERVICES_READY_PAUSE_S):
                     pass
         except TimeoutError:
             why = f"'{template.ready_command}' did not succeed within {limits.SERVICES_DEADLINE_S:g} s"
@@ -67,14 +69,14 @@ class Services:
         if (code := _checked(ended, of.start_command)) != 0:
             raise BuildFailed(f"failed to run start command '{of.start_command}': exit status {code}")
 
-    async def _ready(self, door: Door, of: Built | Template) -> None:
+    async def _ready(self, door: Door, of: Built | Template, pause_s: float) -> None:
         if of.ready_command is None:
             await asyncio.sleep(limits.BUILD_START_WAIT_S)
             return
         try:
             async with asyncio.timeout(limits.BUILD_READY_DEADLINE_S):
                 while await self._try(door, of, of.ready_command) != 0:  # noqa: ASYNC110 - no event says so
-                    await asyncio.sleep(limits.BUILD_READY_PAUSE_S)
+                    await asyncio.sleep(pause_s)
         except (TimeoutError, Timeout):
             raise BuildFailed(
                 f"failed to run ready command '{of.ready_command}': it did not succeed within "

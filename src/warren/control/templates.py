@@ -6,6 +6,7 @@ import shutil
 import struct
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -182,11 +183,18 @@ class Templates:
     async def list(self, query: TemplateQuery) -> Sequence[TemplateEntry]:
         return await self._store.templates(query)
 
-    async def register_built_in(self, cache: Path) -> None:
+    async def with_services(self, template: Template, template_id: str) -> Template:
+        """See the function of that name."""
+        return await with_services(self._store, template, template_id)
+
+    async def register_built_in(self, cache: Path) -> Sequence[Template]:
         """Take in the built-in templates that set-up left in the cache: one folder each, the newest wins."""
+        found: list[Template] = []
         for template in await asyncio.to_thread(self._files.take_in, cache):
             await self._store.put_template(template)
             log.info("built-in template registered", name=template.names[0], digest=template.digest)
+            found.append(template)
+        return found
 
 
 def is_namespace_of(project: Project, namespace: str | None) -> bool:
@@ -197,3 +205,11 @@ def _some(tags: Sequence[str]) -> tuple[str, ...]:
     if not tags:
         raise BadRequest("At least one tag is required")
     return checked_tags(tags)
+
+
+async def with_services(store: Store, template: Template, template_id: str) -> Template:
+    """With the commands that have its services up after a boot: those of the template as it is now."""
+    found = await store.find_template(template.project_id or "", template_id)
+    if found is None:
+        return template
+    return replace(template, start_command=found.start_command, ready_command=found.ready_command)

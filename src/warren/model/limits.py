@@ -182,9 +182,11 @@ BUILD_READY_DEADLINE_S = 600.0
 """Seconds that a ready command may go on failing (wire contract 2.3)."""
 BUILD_READY_PAUSE_S = 2.0
 """Seconds between two tries of it."""
+SERVICES_READY_PAUSE_S = 0.1
+"""Seconds between two tries when a sandbox boots that somebody waits for."""
 BUILD_START_WAIT_S = 20.0
 """Seconds that a start command without a ready command gets (wire contract 2.3)."""
-SERVICES_DEADLINE_S = 30.0
+SERVICES_DEADLINE_S = 40.0
 """Seconds that the services of a template get when a sandbox boots without memory; a create has 50 in all."""
 BUILD_TREE_ENTRIES = 1_000_000
 """Files and folders of one template; a Debian with a desktop has 150,000."""

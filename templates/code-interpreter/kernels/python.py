@@ -4,6 +4,7 @@ import io
 import math
 import os
 import sys
+import warnings
 from typing import Any
 
 from application import Application, leave_folder
@@ -50,17 +51,21 @@ def chart(figure: Any) -> Any:
     from e2b_charts import chart_figure_to_dict
 
     try:
-        return finite(chart_figure_to_dict(figure))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are about the package, not about the user's code
+            return finite(chart_figure_to_dict(figure))
     except Exception:  # a plot that e2b_charts cannot read is still a picture
         return None
 
 
 def finite(value: Any) -> Any:
-    """Without the numbers that JSON has no form for."""
+    """As JSON can say it: numpy's numbers as Python's, without those that JSON has no form for."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -20,7 +20,12 @@ async def main() -> None:
     async with aiohttp.ClientSession() as session:
         service = Service(Sandbox(session))
         # A client that goes away cancels its handler, and with it interrupts its code.
-        runner = web.AppRunner(application(service), handler_cancellation=True, shutdown_timeout=limits.STOP_DEADLINE_S)
+        runner = web.AppRunner(
+            application(service),
+            handler_cancellation=True,
+            shutdown_timeout=limits.STOP_DEADLINE_S,
+            access_log=None,
+        )
         await runner.setup()
         await web.TCPSite(runner, "0.0.0.0", limits.PORT).start()  # noqa: S104 - the gateway comes from outside
         try:

@@ -1,0 +1,82 @@
+"""Memory of built-in templates with their services up, taken once on this machine.
+
+A template that is built here has its memory taken by its build. Built-in ones come finished, on every machine the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import structlog
+
+from warren.contracts.engine import Engine
+from warren.contracts.guest import Door
+from warren.control.build_bench import Bench, Setting
+from warren.control.build_layers import Layers, Leaving
+from warren.control.build_steps import Stage, chain
+from warren.control.checkpoints import Checkpoints
+from warren.control.services import Services
+from warren.control.templates import TemplateFiles
+from warren.model.errors import WarrenError
+from warren.model.snapshot import SnapshotKind
+from warren.model.template import Template
+
+log = structlog.get_logger(__name__)
+
+OWNER = "built-in"
+"""In the place of a project's id in keys of the build cache."""
+
+
+class TemplateMemory:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        bench: Bench,
+        services: Services,
+        images: TemplateFiles,
+        layers: Layers,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self._engine, self._bench, self._services = engine, bench, services
+        self._images, self._layers, self._checkpoints = images, layers, checkpoints
+        self.taken: dict[str, str] = {}
+        """Digest of a template's image to its checkpoint. Not in the database, which other servers may share."""
+
+    async def take(self, templates: Sequence[Template]) -> None:
+        """Have memory of each template that has services: what an earlier server took, or taken now.
+
+        Never raises WarrenError: without it, sandboxes boot.
+        """
+        if not self._engine.keeps_memory(self._engine.runtimes[0]):
+            return
+        for template in templates:
+            if template.start_command is None:
+                continue
+            try:
+                self.taken[template.digest] = await self._found(template) or await self._taken(template)
+                log.info("sandboxes of this template start from memory", template=template.names[0])
+            except WarrenError as error:
+                log.warning("memory of a template not taken", template=template.names[0], error=error.message)
+
+    async def _found(self, template: Template) -> str | None:
+        checkpoint_id = self._layers.find(self._key(template), Leaving.MEMORY)
+        return checkpoint_id if checkpoint_id is not None and await self._checkpoints.find(checkpoint_id) else None
+
+    async def _taken(self, template: Template) -> str:
+        async def work(sandbox_id: str, door: Door) -> None:
+            await self._services.start(door, template)
+            made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
+            self._layers.put(self._key(template), Leaving.MEMORY, fresh, made.bytes)
+
+        stage = Stage(template.default_user, template.default_workdir, template.envs)
+        with self._checkpoints.new() as fresh:
+            image, runtime = self._images.image(template), self._engine.runtimes[0]
+            # Whoever restores it later knows the checkpoint's id, and so the token that the guest in it believes.
+            await self._bench.use(Setting(image, runtime, template.resources, stage, known_as=fresh), work)
+            return fresh
+
+    def _key(self, template: Template) -> str:
+        return chain(
+            OWNER, self._engine.runtimes[0], template.digest, template.start_command, template.ready_command,
+            template.default_user, template.default_workdir, dict(template.envs), asdict(template.resources),
+        )  # fmt: skip
