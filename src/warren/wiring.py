@@ -158,7 +158,7 @@ def build_control(
     source: Callable[[TemplateFiles], ImageSource] | None = None,
     builder: Builder | None = None,
 ) -> Control:
-    """Without a workshop templates are built by `builder`, if at all, and their services are not started."""
+    """`builder` takes the place of the one over `workshop`. Without either, no template is built."""
     tokens, meters = Tokens(load_seed(settings.state_dir / "token-seed")), Meters()
     on = _Grounds(
         server_id=load_identity(settings.state_dir).id, engine=engine, guest=guest, store=store, work=work, audit=audit,
@@ -172,7 +172,7 @@ def build_control(
     )  # fmt: skip
     templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images)
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
-    if workshop is not None:
+    if builder is None and workshop is not None:
         builder = _build_builder(on, life, workshop, templates, uploads, source and source(on.images))
     builds = Builds(
         server_id=on.server_id, builder=builder, store=store, clock=on.clock, ids=on.ids, templates=templates,
