@@ -31,22 +31,27 @@ def block(prefix: int = UNIT) -> IPv4Network:
     return found
 
 
-def _claimed() -> IPv4Network:
+def claim(name: str) -> bool:
+    """Whether this process is, until it ends, the only one of the machine that has what goes by this name."""
     CLAIMS.mkdir(exist_ok=True)
+    held = os.open(CLAIMS / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        return False
+    _held.append(held)
+    return True
+
+
+def _claimed() -> IPv4Network:
     units = [unit for unit in SPACE.subnets(new_prefix=UNIT) if unit != KEPT_FREE]
     random.shuffle(units)
     for unit in units:
-        claim = os.open(CLAIMS / str(unit.network_address), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(claim)
-            continue
         if any(unit.overlaps(route) for route in _routes()):  # of a server that outlived its test
-            os.close(claim)
             continue
-        _held.append(claim)
-        return unit
+        if claim(str(unit.network_address)):
+            return unit
     raise AssertionError(f"no block of {SPACE} is free; which servers of tests still run?")
 
 

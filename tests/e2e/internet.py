@@ -10,7 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+from tests import addresses
 
 TRAPS = ("169.254.169.254", "10.255.255.1", "172.31.255.1", "192.168.255.1", "100.64.255.1")
 READY_S = 20.0
@@ -42,7 +45,7 @@ class Internet:
 
     def __init__(self, folder: Path) -> None:
         tag = secrets.token_hex(2)
-        block = 203, 0, 113, 16 * secrets.randbelow(16)
+        block = 203, 0, 113, _own_block()
         self.near = ".".join(map(str, (*block[:3], block[3] + 1)))
         self.servers = tuple(".".join(map(str, (*block[:3], block[3] + last))) for last in (2, 3))
         self.block = ".".join(map(str, block)) + "/28"
@@ -94,6 +97,15 @@ class Internet:
             if listener.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError("the Internet of the test did not start")
             time.sleep(0.02)
+
+
+@cache
+def _own_block() -> int:
+    """The last byte of a /28 that no other process of the tests has."""
+    for start in range(0, 256, 16):
+        if addresses.claim(f"203.0.113.{start}"):
+            return start
+    raise AssertionError("no block of 203.0.113.0/24 is free; which tests still run?")
 
 
 def ip(*arguments: str) -> str:

@@ -12,6 +12,9 @@ from tests.e2e.internet import Internet
 from tests.e2e.public_url import PublicUrl
 from tests.e2e.waiting import until
 
+pytestmark = pytest.mark.alone
+"""The trapped addresses are the machine's, and one test at a time can have them."""
+
 Create = Callable[..., Sandbox]
 
 ECHO_HEADERS = """

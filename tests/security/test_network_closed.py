@@ -17,7 +17,7 @@ from tests.security.wire import forge
 from warren.contracts.engine import GUEST_PORT
 from warren.model.policy import ALL_TRAFFIC, EgressPolicy
 
-pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.anyio, pytest.mark.timeout(180)]
 
 
 @contextmanager

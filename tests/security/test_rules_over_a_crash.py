@@ -11,7 +11,7 @@ from tests.e2e.internet import Internet
 from tests.e2e.local_server import LocalServer
 from tests.e2e.waiting import until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.timeout(300)]
 
 CRASHES = 3
 PATIENCE_S = 60

@@ -17,7 +17,7 @@ from warren.engine.oci import firewall, network, pool
 from warren.engine.oci.netlink import Routes
 from warren.engine.oci.slot import Slot, mac_of
 
-pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.alone, pytest.mark.anyio, pytest.mark.timeout(240)]
 
 NUD_NOARP = 0x40
 OWN_FRAMES_ONLY = """        iifname != "{bridge}.*" accept

@@ -65,7 +65,7 @@ class ApiServer:
 
 @asynccontextmanager
 async def api_server(
-    state: Path, sql: bool = False, url: str = "", builder: Builder | None = None, **settings: Any
+    state: Path, sql: bool = False, url: str = "", builder: Builder | None = None, builds: bool = True, **settings: Any
 ) -> AsyncGenerator[ApiServer]:
     """`settings` in place of their defaults; without the pool, which only some tests want.
 
@@ -79,7 +79,9 @@ async def api_server(
     await store.put_template(BASE)
     async with Work() as work:
         chosen = Settings(**{"state_dir": state, "pool_sandboxes": 0} | settings)
-        control = build_control(chosen, engine, guest, store, work, audit=audit, workshop=workshop, builder=builder)
+        control = build_control(
+            chosen, engine, guest, store, work, audit=audit, workshop=workshop if builds else None, builder=builder
+        )
         work.spawn(control.supervision.run(), "supervision")
         keys: Keys = control.context.keys
         project = await keys.default_project()

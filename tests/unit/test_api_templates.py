@@ -85,7 +85,7 @@ async def test_what_cannot_be_registered_is_refused(
 
 
 async def test_a_server_without_a_builder_says_so(tmp_path: Path) -> None:
-    async with api_server(tmp_path) as server:
+    async with api_server(tmp_path, builds=False) as server:
         assert (await server.client.post("/v3/templates", json={"name": "a"})).status_code == 501
 
 
