@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(TEST_DEADLINE_S)
         (
             "javascript",
             'import { join } from "node:path"; const os = await import("os")',
-            'join("a", os.EOL[0])',
-            "a/\n",
+            'join("a", String(os.EOL.length))',
+            "a/1",
         ),
         ("ts", "interface P { n: number }; enum E { A = 4 }; const p: P = { n: 38 }", "p.n + E.A", "42"),
         ("r", "y <- c(1, 2, 3)", "sum(y)", "[1] 6"),
@@ -214,7 +214,8 @@ ENVS = {
 def said(sandbox: Sandbox, language: str, name: str, envs: dict[str, str] | None = None) -> str:
     execution = sandbox.run_code(ENVS[language].format(name), language=language, envs=envs)
     assert execution.error is None, execution.error
-    return texts(execution.logs.stdout) or execution.text or ""
+    heard = texts(execution.logs.stdout) or execution.text or ""
+    return heard.removesuffix("\n") if language == "bash" else heard  # its kernel reads the shell by lines
 
 
 @pytest.mark.covers("I05", "I08")
