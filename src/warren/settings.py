@@ -125,7 +125,7 @@ class Settings:
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'warren.db'}"
+        return self.database_url or f"sqlite:///{self.state_dir / 'warren.db'}"
 
     @property
     def server(self) -> str:

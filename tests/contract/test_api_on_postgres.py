@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, text
 
 from tests.postgres_cluster import Cluster
 from tests.unit.api_lines import line_of, path_of, title
@@ -65,8 +64,8 @@ async def test_what_gets_through_all_the_same_has_a_name(postgres: Cluster) -> N
     store = SqlStore(postgres.create("raw"))
     await store.open()
 
-    async def raw(connection: AsyncConnection) -> None:
-        await connection.execute(text("SELECT CAST(:it AS text)"), {"it": NUL})
+    def raw(connection: Connection) -> None:
+        connection.execute(text("SELECT CAST(:it AS text)"), {"it": NUL})
 
     with pytest.raises(BadRequest, match="NUL"):
         await store._database.read(raw)

@@ -1,15 +1,16 @@
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, delete
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.contract.conftest import DIALECTS
 from tests.contract.key_store_suite import KeyStoreSuite
@@ -22,11 +23,13 @@ from tests.postgres_cluster import Cluster
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
 from warren.model.sandbox import Resources, State
-from warren.store import database, migrate
-from warren.store.database import with_async_driver
+from warren.store import connections, migrate
+from warren.store.database import Database, with_driver
 from warren.store.sandboxes import page_statement
 from warren.store.schema import metadata
 from warren.store.sql import SqlStore
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +50,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: s
     await opened.close()
 
 
-async def _empty(connection: AsyncConnection) -> None:
+def _empty(connection: Connection) -> None:
     for table in reversed(metadata.sorted_tables):
-        await connection.execute(delete(table))
+        connection.execute(delete(table))
 
 
 class TestSqlStore(StoreSuite):
@@ -115,6 +118,16 @@ async def test_two_servers_keep_one_quota(url: str) -> None:
         await store.close()
 
 
+async def at_once(url: str, work: Callable[[Connection], T]) -> T:
+    """One transaction on a database that no store has opened."""
+    opened = Database(url)
+    await opened.open()
+    try:
+        return await opened.write(work)
+    finally:
+        await opened.close()
+
+
 async def test_the_migrations_make_the_schema(url: str) -> None:
     store = SqlStore(url)
     await store.open()
@@ -123,15 +136,10 @@ async def test_the_migrations_make_the_schema(url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
-    engine = create_async_engine(with_async_driver(url))
-    async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
-    await engine.dispose()
+    assert await at_once(url, differences) == []
 
 
 async def test_a_template_of_before_builds_is_one_finished_build(url: str) -> None:
-    engine = create_async_engine(with_async_driver(url))
-
     def as_it_was(connection: Connection) -> None:
         config = migrate._config()  # pyright: ignore[reportPrivateUsage]
         config.attributes["connection"] = connection
@@ -143,9 +151,7 @@ async def test_a_template_of_before_builds_is_one_finished_build(url: str) -> No
         )
         connection.exec_driver_sql("INSERT INTO template_names VALUES ('t1', 0, 'base')")
 
-    async with engine.begin() as connection:
-        await connection.run_sync(as_it_was)
-    await engine.dispose()
+    await at_once(url, as_it_was)
     store = SqlStore(url)
     await store.open()
     found = await store.find_template(PROJECT.id, "base")
@@ -210,11 +216,11 @@ async def test_a_database_that_comes_back_is_used_again(postgres: Cluster, postg
 async def test_a_row_locked_elsewhere_is_busy_and_never_waited_for_without_end(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCK_WAIT_S", 1)
+    monkeypatch.setattr(connections, "LOCK_WAIT_S", 1)
     store = SqlStore(postgres_url)
     await store.open()
     await store.add_project(PROJECT)
-    engine = create_async_engine(with_async_driver(postgres_url))
+    engine = create_async_engine(with_driver(postgres_url))
     async with engine.begin() as other:
         await other.exec_driver_sql("SELECT id FROM projects FOR UPDATE")
         with pytest.raises(Busy):
@@ -264,7 +270,7 @@ async def test_a_lock_held_elsewhere_is_busy(
 ) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr(database, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(connections, "LOCK_WAIT_S", 0.1)
     impatient = SqlStore(f"sqlite:///{path}")
     try:
         with pytest.raises(Busy, match="cannot"):
@@ -296,9 +302,9 @@ async def test_a_database_of_a_newer_version_is_refused(sqlite_store: SqlStore, 
 
 
 async def test_a_full_disk_is_unavailable(sqlite_store: SqlStore, path: Path) -> None:
-    async def fill(connection: AsyncConnection) -> None:
-        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    def fill(connection: Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
     await sqlite_store._database.write(fill)  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(Unavailable, match="full"):

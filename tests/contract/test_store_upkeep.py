@@ -5,8 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, update
 
 from tests.contract.store_suite import HOME, MANY, PROJECT, key, sandbox
 from tests.postgres_cluster import Cluster
@@ -44,8 +43,8 @@ async def test_contradictions_are_counted_and_named(url: str) -> None:
     await store.add_sandbox(sandbox(3, state=State.KILLING), MANY)
     await store.add_sandbox(sandbox(4, state=State.PAUSED), MANY)
 
-    async def ended(connection: AsyncConnection) -> None:
-        await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox().id).values(end_reason="died"))
+    def ended(connection: Connection) -> None:
+        connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox().id).values(end_reason="died"))
 
     await store._database.write(ended)  # pyright: ignore[reportPrivateUsage]
     found = (await upkeep.check(url)).findings
@@ -66,8 +65,8 @@ async def test_upgrade_says_from_where_to_where(url: str) -> None:
 async def test_a_database_of_another_version_is_told_apart(url: str) -> None:
     store = await opened(url)
 
-    async def age(connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    def age(connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
 
     await store._database.write(age)  # pyright: ignore[reportPrivateUsage]
     await store.close()

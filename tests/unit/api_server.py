@@ -72,7 +72,7 @@ async def api_server(
     `sql`: on SQLite, for tests of what a real database makes of odd values; `url`: on that database.
     """
     engine, guest, audit, workshop = FakeEngine(), FakeGuest(), MemoryAudit(), FakeWorkshop()
-    url = url or (f"sqlite+aiosqlite:///{state / 'warren.db'}" if sql else "")
+    url = url or (f"sqlite:///{state / 'warren.db'}" if sql else "")
     store: Store = SqlStore(url) if url else MemoryStore()
     await engine.open()
     await store.open()

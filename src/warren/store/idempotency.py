@@ -2,8 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import and_, delete, insert, not_, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, and_, delete, insert, not_, or_, select
 
 from warren.contracts.store import IdempotencyKey, KeyHolder
 from warren.model.sandbox import EndReason, Sandbox, State
@@ -13,7 +12,7 @@ from warren.store.retention import CREATE_ABANDONED, KEY_KEPT
 _COLUMNS, _SANDBOXES = schema.idempotency.c, schema.sandboxes.c
 
 
-async def holder(connection: AsyncConnection, project_id: str, key: str, at: datetime) -> KeyHolder | None:
+def holder(connection: Connection, project_id: str, key: str, at: datetime) -> KeyHolder | None:
     # Rows of earlier versions can be without a sandbox: of creates that were under way when their server ended.
     creating, failed = State.CREATING.value, EndReason.FAILED_TO_START.value
     given_up = or_(
@@ -25,16 +24,16 @@ async def holder(connection: AsyncConnection, project_id: str, key: str, at: dat
     )
     held = held.where(_COLUMNS.project_id == project_id, _COLUMNS.key == key)
     held = held.where(_COLUMNS.claimed_at >= at - KEY_KEPT, not_(given_up))
-    found = (await connection.execute(held)).one_or_none()
+    found = connection.execute(held).one_or_none()
     return None if found is None else KeyHolder(found.body_digest, found.sandbox_id)
 
 
-async def hold(connection: AsyncConnection, sandbox: Sandbox, key: IdempotencyKey) -> None:
+def hold(connection: Connection, sandbox: Sandbox, key: IdempotencyKey) -> None:
     """The key is free, and nobody else can take it meanwhile."""
     mine = and_(_COLUMNS.project_id == sandbox.project_id, _COLUMNS.key == key.key)
     old = _COLUMNS.claimed_at < sandbox.created_at - KEY_KEPT
-    await connection.execute(delete(schema.idempotency).where(or_(mine, old)))
-    await connection.execute(
+    connection.execute(delete(schema.idempotency).where(or_(mine, old)))
+    connection.execute(
         insert(schema.idempotency).values(
             project_id=sandbox.project_id, key=key.key, body_digest=key.body_digest,
             sandbox_id=sandbox.id, claimed_at=sandbox.created_at,

@@ -8,7 +8,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.model.errors import Unavailable
 
@@ -16,22 +15,8 @@ _ONE_AT_A_TIME = 0x57415252454E
 """Any number of our own: the Postgres lock under which servers that start together migrate one after the other."""
 
 
-async def upgrade(connection: AsyncConnection) -> None:
+def upgrade(connection: Connection) -> None:
     """Run what is missing, inside the caller's transaction: all of it or nothing."""
-    await connection.run_sync(_upgrade)
-
-
-async def version(connection: AsyncConnection) -> str | None:
-    """That of the database; None in an empty one."""
-    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
-
-
-def newest() -> str:
-    """The version that this Warren wants."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
-
-
-def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_AT_A_TIME})")
     config = _config()
@@ -40,6 +25,16 @@ def _upgrade(connection: Connection) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise Unavailable("cannot use this database: a newer Warren wrote it; install that version again") from error
+
+
+def version(connection: Connection) -> str | None:
+    """That of the database; None in an empty one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest() -> str:
+    """The version that this Warren wants."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
 def _config() -> Config:

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, literal, select
 
 from warren.contracts.store import LogQuery
 from warren.model import limits
@@ -25,22 +24,20 @@ _SANDBOXES = schema.sandboxes.c
 _LEVELS: tuple[Level, ...] = tuple(Level)
 
 
-async def add_metrics(connection: AsyncConnection, metrics: Sequence[Metric]) -> None:
+def add_metrics(connection: Connection, metrics: Sequence[Metric]) -> None:
     for first in range(0, len(metrics), IDS_PER_STATEMENT):
         batch = metrics[first : first + IDS_PER_STATEMENT]
         ids = {metric.sandbox_id for metric in batch}
-        known = set((await connection.scalars(select(_SANDBOXES.id).where(_SANDBOXES.id.in_(ids)))).all())
+        known = set(connection.scalars(select(_SANDBOXES.id).where(_SANDBOXES.id.in_(ids))).all())
         rows = [_metric_row(metric) for metric in batch if metric.sandbox_id in known]
         if rows:
-            await connection.execute(insert_new(connection, schema.metrics), rows)
+            connection.execute(insert_new(connection, schema.metrics), rows)
         oldest_kept = max(metric.at for metric in batch) - METRICS_KEPT
-        await connection.execute(
-            delete(schema.metrics).where(_METRICS.sandbox_id.in_(known), _METRICS.at < oldest_kept)
-        )
+        connection.execute(delete(schema.metrics).where(_METRICS.sandbox_id.in_(known), _METRICS.at < oldest_kept))
 
 
-async def metrics(
-    connection: AsyncConnection, sandbox_id: str, start: datetime | None, end: datetime | None, limit: int
+def metrics(
+    connection: Connection, sandbox_id: str, start: datetime | None, end: datetime | None, limit: int
 ) -> Sequence[Metric]:
     wanted = [_METRICS.sandbox_id == sandbox_id]
     if start is not None:
@@ -48,13 +45,11 @@ async def metrics(
     if end is not None:
         wanted.append(_METRICS.at <= end)
     newest_first = select(schema.metrics).where(*wanted).order_by(_METRICS.at.desc()).limit(limit)
-    rows = (await connection.execute(newest_first)).mappings().all()
+    rows = connection.execute(newest_first).mappings().all()
     return [Metric(**row) for row in reversed(rows)]
 
 
-async def latest_metrics(
-    connection: AsyncConnection, project_id: str, sandbox_ids: Sequence[str]
-) -> Mapping[str, Metric]:
+def latest_metrics(connection: Connection, project_id: str, sandbox_ids: Sequence[str]) -> Mapping[str, Metric]:
     latest: dict[str, Metric] = {}
     for first in range(0, len(sandbox_ids), IDS_PER_STATEMENT):
         ids = sandbox_ids[first : first + IDS_PER_STATEMENT]
@@ -66,27 +61,27 @@ async def latest_metrics(
             .where(_SANDBOXES.id.in_(ids), _SANDBOXES.project_id == project_id)
             .where(_SANDBOXES.state == State.RUNNING.value, _METRICS.at == newest)
         )
-        rows = (await connection.execute(of_running)).mappings()
+        rows = connection.execute(of_running).mappings()
         latest.update({row["sandbox_id"]: Metric(**row) for row in rows})
     return latest
 
 
-async def add_logs(connection: AsyncConnection, sandbox_id: str, entries: Sequence[LogEntry]) -> None:
+def add_logs(connection: Connection, sandbox_id: str, entries: Sequence[LogEntry]) -> None:
     owner = select(_SANDBOXES.id).where(_SANDBOXES.id == sandbox_id)
     # The lock keeps two servers on one Postgres from handing out the same numbers.
-    locked = await connection.execute(owner.with_for_update(key_share=True))
+    locked = connection.execute(owner.with_for_update(key_share=True))
     if not entries or locked.one_or_none() is None:
         return
-    last = await connection.scalar(select(func.max(_LOGS.number)).where(_LOGS.sandbox_id == sandbox_id)) or 0
+    last = connection.scalar(select(func.max(_LOGS.number)).where(_LOGS.sandbox_id == sandbox_id)) or 0
     kept = entries[-limits.LOGS_KEPT_PER_SANDBOX :]
     rows = [_log_row(sandbox_id, number, entry) for number, entry in enumerate(kept, last + 1)]
-    await connection.execute(insert(schema.logs), rows)
+    connection.execute(insert(schema.logs), rows)
     dropped = last + len(rows) - limits.LOGS_KEPT_PER_SANDBOX
     if dropped > 0:
-        await connection.execute(delete(schema.logs).where(_LOGS.sandbox_id == sandbox_id, _LOGS.number <= dropped))
+        connection.execute(delete(schema.logs).where(_LOGS.sandbox_id == sandbox_id, _LOGS.number <= dropped))
 
 
-async def logs(connection: AsyncConnection, sandbox_id: str, query: LogQuery) -> Sequence[LogEntry]:
+def logs(connection: Connection, sandbox_id: str, query: LogQuery) -> Sequence[LogEntry]:
     wanted: list[ColumnElement[bool]] = [_LOGS.sandbox_id == sandbox_id]
     if query.start is not None:
         wanted.append(_LOGS.at >= query.start if query.ascending else _LOGS.at <= query.start)
@@ -99,7 +94,7 @@ async def logs(connection: AsyncConnection, sandbox_id: str, query: LogQuery) ->
     columns = (_LOGS.at, _LOGS.number)
     order = columns if query.ascending else tuple(column.desc() for column in columns)
     chosen = select(schema.logs).where(*wanted).order_by(*order).limit(query.limit)
-    return [_log(row) for row in await connection.execute(chosen)]
+    return [_log(row) for row in connection.execute(chosen)]
 
 
 def _metric_row(metric: Metric) -> dict[str, object]:

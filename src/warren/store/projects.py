@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import RowMapping, delete, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from warren.model.errors import AlreadyExists
 from warren.model.project import ApiKey, Project, ProjectLimits
@@ -16,30 +15,30 @@ _PROJECTS = schema.projects.c
 _KEYS = schema.api_keys.c
 
 
-async def add(connection: AsyncConnection, project: Project) -> None:
-    inserted = await connection.execute(insert_new(connection, schema.projects).values(_project_row(project)))
-    if inserted.rowcount == 0 and await find(connection, project.id) is None:
+def add(connection: Connection, project: Project) -> None:
+    inserted = connection.execute(insert_new(connection, schema.projects).values(_project_row(project)))
+    if inserted.rowcount == 0 and find(connection, project.id) is None:
         raise AlreadyExists(f"cannot create the project: {project.name!r} is in use; choose another name")
 
 
-async def find(connection: AsyncConnection, project_id: str) -> Project | None:
-    rows = await connection.execute(select(schema.projects).where(_PROJECTS.id == project_id))
+def find(connection: Connection, project_id: str) -> Project | None:
+    rows = connection.execute(select(schema.projects).where(_PROJECTS.id == project_id))
     row = rows.mappings().one_or_none()
     return None if row is None else _project(row)
 
 
-async def everyone(connection: AsyncConnection) -> Sequence[Project]:
-    rows = await connection.execute(select(schema.projects).order_by(_PROJECTS.created_at, _PROJECTS.id))
+def everyone(connection: Connection) -> Sequence[Project]:
+    rows = connection.execute(select(schema.projects).order_by(_PROJECTS.created_at, _PROJECTS.id))
     return [_project(row) for row in rows.mappings()]
 
 
-async def set_limits(connection: AsyncConnection, project_id: str, limits: ProjectLimits) -> bool:
+def set_limits(connection: Connection, project_id: str, limits: ProjectLimits) -> bool:
     own = update(schema.projects).where(_PROJECTS.id == project_id)
-    return (await connection.execute(own.values(_limits_row(limits)))).rowcount > 0
+    return connection.execute(own.values(_limits_row(limits))).rowcount > 0
 
 
-async def add_key(connection: AsyncConnection, key: ApiKey) -> None:
-    await connection.execute(
+def add_key(connection: Connection, key: ApiKey) -> None:
+    connection.execute(
         insert_new(connection, schema.api_keys).values(
             id=key.id,
             project_id=key.project_id,
@@ -52,32 +51,32 @@ async def add_key(connection: AsyncConnection, key: ApiKey) -> None:
     )
 
 
-async def keys(connection: AsyncConnection, project_id: str) -> Sequence[ApiKey]:
+def keys(connection: Connection, project_id: str) -> Sequence[ApiKey]:
     own = select(schema.api_keys).where(_KEYS.project_id == project_id)
-    rows = await connection.execute(own.order_by(_KEYS.created_at, _KEYS.id))
+    rows = connection.execute(own.order_by(_KEYS.created_at, _KEYS.id))
     return [_key(row) for row in rows.mappings()]
 
 
-async def key_owner(connection: AsyncConnection, digest: str) -> tuple[ApiKey, Project] | None:
+def key_owner(connection: Connection, digest: str) -> tuple[ApiKey, Project] | None:
     owned = select(schema.api_keys, *(column.label(f"owner_{column.name}") for column in _PROJECTS))
     joined = owned.join_from(schema.api_keys, schema.projects).where(_KEYS.digest == digest)
-    row = (await connection.execute(joined)).mappings().one_or_none()
+    row = connection.execute(joined).mappings().one_or_none()
     return None if row is None else (_key(row), _project(row, "owner_"))
 
 
-async def rename_key(connection: AsyncConnection, project_id: str, key_id: str, name: str) -> bool:
+def rename_key(connection: Connection, project_id: str, key_id: str, name: str) -> bool:
     own = update(schema.api_keys).where(_KEYS.id == key_id, _KEYS.project_id == project_id)
-    return (await connection.execute(own.values(name=name))).rowcount > 0
+    return connection.execute(own.values(name=name)).rowcount > 0
 
 
-async def revoke_key(connection: AsyncConnection, project_id: str, key_id: str) -> bool:
+def revoke_key(connection: Connection, project_id: str, key_id: str) -> bool:
     own = delete(schema.api_keys).where(_KEYS.id == key_id, _KEYS.project_id == project_id)
-    return (await connection.execute(own)).rowcount > 0
+    return connection.execute(own).rowcount > 0
 
 
-async def touch_key(connection: AsyncConnection, key_id: str, at: datetime) -> None:
+def touch_key(connection: Connection, key_id: str, at: datetime) -> None:
     earlier = or_(_KEYS.last_used_at.is_(None), _KEYS.last_used_at < at)
-    await connection.execute(update(schema.api_keys).where(_KEYS.id == key_id, earlier).values(last_used_at=at))
+    connection.execute(update(schema.api_keys).where(_KEYS.id == key_id, earlier).values(last_used_at=at))
 
 
 def _project_row(project: Project) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     Select,
     and_,
     case,
@@ -21,7 +22,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.contracts.store import IdempotencyKey, SandboxQuery
 from warren.model import limits
@@ -43,25 +43,25 @@ LIVE = tuple(state.value for state in State if state.is_live)
 _KILLABLE = frozenset(state for state in State if state.can_kill)
 
 
-async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int, key: IdempotencyKey | None) -> bool:
+def add(connection: Connection, sandbox: Sandbox, quota: int, key: IdempotencyKey | None) -> bool:
     # The lock on the project's row makes looks and inserts one step on Postgres; on SQLite the transaction does.
-    await lock_project(connection, sandbox.project_id)
+    lock_project(connection, sandbox.project_id)
     if key is not None:
-        held = await idempotency.holder(connection, sandbox.project_id, key.key, sandbox.created_at)
+        held = idempotency.holder(connection, sandbox.project_id, key.key, sandbox.created_at)
         if held is not None and held.sandbox_id != sandbox.id:
             raise IdempotencyInFlight
-    has_room = await count_holding(connection, sandbox.project_id) < quota
+    has_room = count_holding(connection, sandbox.project_id) < quota
     if has_room:
-        await _check_volumes(connection, sandbox)
-    if has_room and (await connection.execute(insert_new(connection, _ROWS).values(to_row(sandbox)))).rowcount:
+        _check_volumes(connection, sandbox)
+    if has_room and connection.execute(insert_new(connection, _ROWS).values(to_row(sandbox))).rowcount:
         if key is not None:
-            await idempotency.hold(connection, sandbox, key)
+            idempotency.hold(connection, sandbox, key)
         labels = [{"pair": label(name, value), "sandbox_id": sandbox.id} for name, value in sandbox.metadata.items()]
         if labels:
-            await connection.execute(insert(schema.sandbox_labels), labels)
-        await _count_spawn(connection, sandbox)
+            connection.execute(insert(schema.sandbox_labels), labels)
+        _count_spawn(connection, sandbox)
         return True
-    present = (await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id))).one_or_none()
+    present = connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox.id)).one_or_none()
     if present is None:
         return False
     if present.project_id == sandbox.project_id and present.created_at == sandbox.created_at:
@@ -69,49 +69,47 @@ async def add(connection: AsyncConnection, sandbox: Sandbox, quota: int, key: Id
     raise AlreadyExists(f"cannot create the sandbox: the id {sandbox.id} was used before; take a new one")
 
 
-async def _check_volumes(connection: AsyncConnection, sandbox: Sandbox) -> None:
+def _check_volumes(connection: Connection, sandbox: Sandbox) -> None:
     volumes = schema.volumes.c
     for mount in sandbox.volumes:
         ready = select(volumes.id).where(
             volumes.id == mount.volume_id, volumes.project_id == sandbox.project_id, volumes.ready
         )
-        if (await connection.execute(ready)).one_or_none() is None:
+        if connection.execute(ready).one_or_none() is None:
             raise VolumeNotFound.of(mount.name)
 
 
-async def _count_spawn(connection: AsyncConnection, sandbox: Sandbox) -> None:
+def _count_spawn(connection: Connection, sandbox: Sandbox) -> None:
     """Of built-in templates nobody wants to know, and all projects would queue for their rows."""
     templates = schema.templates.c
     used = update(schema.templates).where(templates.id == sandbox.template_id, templates.project_id.is_not(None))
     counted = {"spawn_count": templates.spawn_count + 1, "last_spawned_at": sandbox.created_at}
-    await connection.execute(used.values(**counted))
+    connection.execute(used.values(**counted))
 
 
-async def lock_project(connection: AsyncConnection, project_id: str) -> None:
+def lock_project(connection: Connection, project_id: str) -> None:
     if connection.dialect.name != "sqlite":
         project = schema.projects.c.id
-        await connection.execute(select(project).where(project == project_id).with_for_update())
+        connection.execute(select(project).where(project == project_id).with_for_update())
 
 
-async def count_holding(connection: AsyncConnection, project_id: str) -> int:
+def count_holding(connection: Connection, project_id: str) -> int:
     """Sandboxes that hold one of the project's places: see `model.sandbox.Sandbox.holds_place`."""
     on_disk = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_kind != PauseKind.FROZEN.value)
     holding = select(func.count()).select_from(_ROWS)
     holding = holding.where(_of_project(project_id), _COLUMNS.state.in_(LIVE), not_(on_disk))
-    return (await connection.execute(holding)).scalar_one()
+    return connection.execute(holding).scalar_one()
 
 
-async def find(connection: AsyncConnection, project_id: str, sandbox_id: str) -> Sandbox | None:
-    row = (
-        await connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox_id, _of_project(project_id)))
-    ).one_or_none()
+def find(connection: Connection, project_id: str, sandbox_id: str) -> Sandbox | None:
+    row = (connection.execute(select(_ROWS).where(_COLUMNS.id == sandbox_id, _of_project(project_id)))).one_or_none()
     return None if row is None else from_row(row)
 
 
-async def page(connection: AsyncConnection, query: SandboxQuery) -> Sequence[Sandbox]:
+def page(connection: Connection, query: SandboxQuery) -> Sequence[Sandbox]:
     if len(query.metadata) > limits.MAX_METADATA_ENTRIES or not query.states:
         return []  # no sandbox has so many, and no statement should either
-    rows = await connection.execute(page_statement(query))
+    rows = connection.execute(page_statement(query))
     return [from_row(row) for row in rows]
 
 
@@ -145,81 +143,77 @@ def _walk(query: SandboxQuery, state: State) -> Select[tuple[Any, ...]]:
     return select(_ROWS).where(*wanted).order_by(*order).limit(query.limit)
 
 
-async def count_running(connection: AsyncConnection, project_id: str) -> int:
+def count_running(connection: Connection, project_id: str) -> int:
     running = select(func.count()).select_from(_ROWS)
     running = running.where(_COLUMNS.state == State.RUNNING.value, _of_project(project_id))
-    return (await connection.execute(running)).scalar_one()
+    return connection.execute(running).scalar_one()
 
 
-async def live(connection: AsyncConnection, server_id: str) -> Sequence[Sandbox]:
+def live(connection: Connection, server_id: str) -> Sequence[Sandbox]:
     alive = select(_ROWS).where(_COLUMNS.server_id == server_id, _COLUMNS.state.in_(LIVE))
-    rows = await connection.execute(alive.order_by(_COLUMNS.started_at, _COLUMNS.id))
+    rows = connection.execute(alive.order_by(_COLUMNS.started_at, _COLUMNS.id))
     return [from_row(row) for row in rows]
 
 
-async def overdue(connection: AsyncConnection, server_id: str, now: datetime) -> Sequence[Sandbox]:
+def overdue(connection: Connection, server_id: str, now: datetime) -> Sequence[Sandbox]:
     idle = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_by == PauseCause.IDLE.value)
     expired = and_(or_(_COLUMNS.state == State.RUNNING.value, idle), _COLUMNS.expires_at <= now)
     unwanted = and_(_COLUMNS.state.in_([state.value for state in _KILLABLE]), _COLUMNS.desired == Desired.GONE.value)
     due = select(_ROWS).where(_COLUMNS.server_id == server_id, or_(expired, unwanted))
-    return [from_row(row) for row in await connection.execute(due)]
+    return [from_row(row) for row in connection.execute(due)]
 
 
-async def wish_gone(connection: AsyncConnection, sandbox_id: str) -> Sandbox | None:
-    return await change(connection, sandbox_id, _ALIVE, {"desired": Desired.GONE.value})
+def wish_gone(connection: Connection, sandbox_id: str) -> Sandbox | None:
+    return change(connection, sandbox_id, _ALIVE, {"desired": Desired.GONE.value})
 
 
-async def move(connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
+def move(connection: Connection, sandbox_id: str, expected: frozenset[State], to: State) -> Sandbox | None:
     allowed = frozenset(state for state in expected if to in TRANSITIONS[state])
-    return await change(connection, sandbox_id, allowed, {"state": to.value})
+    return change(connection, sandbox_id, allowed, {"state": to.value})
 
 
-async def mark_running(
-    connection: AsyncConnection, sandbox_id: str, started_at: datetime, expires_at: datetime
-) -> Sandbox | None:
+def mark_running(connection: Connection, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
     changes = {"state": State.RUNNING.value, "started_at": started_at, "expires_at": expires_at}
-    return await change(connection, sandbox_id, frozenset({State.CREATING}), changes)
+    return change(connection, sandbox_id, frozenset({State.CREATING}), changes)
 
 
-async def mark_killing(connection: AsyncConnection, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+def mark_killing(connection: Connection, sandbox_id: str, reason: EndReason) -> Sandbox | None:
     changes = {"state": State.KILLING.value, "desired": Desired.GONE.value, "end_reason": reason.value}
-    return await change(connection, sandbox_id, _KILLABLE, changes)
+    return change(connection, sandbox_id, _KILLABLE, changes)
 
 
-async def mark_gone(connection: AsyncConnection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
+def mark_gone(connection: Connection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
     first_reason = func.coalesce(_COLUMNS.end_reason, reason.value)
     changes = {"state": State.GONE.value, "end_reason": first_reason, "ended_at": at}
-    return await change(connection, sandbox_id, _ALIVE, changes) is not None
+    return change(connection, sandbox_id, _ALIVE, changes) is not None
 
 
-async def set_deadline(
-    connection: AsyncConnection, sandbox_id: str, expires_at: datetime, only_extend: bool
-) -> Sandbox | None:
+def set_deadline(connection: Connection, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
     asked = literal(expires_at, schema.Instant())
     later = case((_COLUMNS.expires_at > asked, _COLUMNS.expires_at), else_=asked)
     changes: dict[str, object] = {"expires_at": later if only_extend else asked}
-    return await change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
 
 
-async def set_network(connection: AsyncConnection, sandbox_id: str, sandbox: Sandbox) -> bool:
+def set_network(connection: Connection, sandbox_id: str, sandbox: Sandbox) -> bool:
     changes = {"network": network_text(sandbox.network)}
-    return await change(connection, sandbox_id, frozenset({State.RUNNING}), changes) is not None
+    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes) is not None
 
 
-async def prune(connection: AsyncConnection, before: datetime) -> int:
+def prune(connection: Connection, before: datetime) -> int:
     """Forget one batch; metrics, logs and labels go along by their foreign keys."""
     ended = func.coalesce(_COLUMNS.ended_at, _COLUMNS.expires_at, type_=schema.Instant())
     old = select(_COLUMNS.id).where(_COLUMNS.state == State.GONE.value, ended < before).limit(PRUNE_BATCH)
-    return (await connection.execute(delete(_ROWS).where(_COLUMNS.id.in_(old)))).rowcount
+    return connection.execute(delete(_ROWS).where(_COLUMNS.id.in_(old))).rowcount
 
 
-async def change(
-    connection: AsyncConnection, sandbox_id: str, expected: frozenset[State], changes: Mapping[str, object]
+def change(
+    connection: Connection, sandbox_id: str, expected: frozenset[State], changes: Mapping[str, object]
 ) -> Sandbox | None:
     """Compare and set in one statement."""
     states = [state.value for state in expected]
     changed = update(_ROWS).where(_COLUMNS.id == sandbox_id, _COLUMNS.state.in_(states)).values(**changes)
-    row = (await connection.execute(changed.returning(*_COLUMNS))).one_or_none()
+    row = connection.execute(changed.returning(*_COLUMNS)).one_or_none()
     return None if row is None else from_row(row)
 
 

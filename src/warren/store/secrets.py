@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, tuple_, update
 
 from warren.contracts.store import SecretQuery
 from warren.model import limits
@@ -19,66 +18,66 @@ _COLUMNS = schema.secrets.c
 _VALUES = schema.secret_values.c
 
 
-async def add(connection: AsyncConnection, secret: Secret, value: SealedValue, quota: int) -> bool:
-    await lock_project(connection, secret.project_id)
+def add(connection: Connection, secret: Secret, value: SealedValue, quota: int) -> bool:
+    lock_project(connection, secret.project_id)
     own = _COLUMNS.project_id == secret.project_id
-    same = await connection.execute(select(_COLUMNS.id).where(own, _COLUMNS.folded == secret.folded))
+    same = connection.execute(select(_COLUMNS.id).where(own, _COLUMNS.folded == secret.folded))
     if (present := same.scalar_one_or_none()) is not None:
         if present == secret.id:
             return True  # a retry whose first answer got lost
         raise AlreadyExists(f"cannot create the secret: {secret.name!r} exists; update it, or choose another name")
-    if (await connection.execute(select(func.count()).select_from(_ROWS).where(own))).scalar_one() >= quota:
+    if connection.execute(select(func.count()).select_from(_ROWS).where(own)).scalar_one() >= quota:
         return False
-    await connection.execute(insert(_ROWS).values(id=secret.id, project_id=secret.project_id, **_described(secret)))
-    await connection.execute(insert(schema.secret_values).values(_value_row(value)))
+    connection.execute(insert(_ROWS).values(id=secret.id, project_id=secret.project_id, **_described(secret)))
+    connection.execute(insert(schema.secret_values).values(_value_row(value)))
     return True
 
 
-async def renew(connection: AsyncConnection, secret: Secret, value: SealedValue) -> bool:
+def renew(connection: Connection, secret: Secret, value: SealedValue) -> bool:
     before = update(_ROWS).where(
         _COLUMNS.project_id == secret.project_id, _COLUMNS.id == secret.id, _COLUMNS.version == secret.version - 1
     )
-    if (await connection.execute(before.values(**_described(secret)))).rowcount == 0:
+    if connection.execute(before.values(**_described(secret))).rowcount == 0:
         return False
-    await connection.execute(insert(schema.secret_values).values(_value_row(value)))
+    connection.execute(insert(schema.secret_values).values(_value_row(value)))
     old = _VALUES.secret_id == secret.id, _VALUES.version <= secret.version - limits.SECRET_VERSIONS_KEPT
-    await connection.execute(delete(schema.secret_values).where(*old))
+    connection.execute(delete(schema.secret_values).where(*old))
     return True
 
 
-async def find(connection: AsyncConnection, project_id: str, reference: str) -> Secret | None:
+def find(connection: Connection, project_id: str, reference: str) -> Secret | None:
     named = or_(_COLUMNS.id == reference, _COLUMNS.folded == reference.lower())
-    row = (await connection.execute(select(_ROWS).where(_COLUMNS.project_id == project_id, named))).one_or_none()
+    row = connection.execute(select(_ROWS).where(_COLUMNS.project_id == project_id, named)).one_or_none()
     return None if row is None else _secret(row)
 
 
-async def page(connection: AsyncConnection, query: SecretQuery) -> Sequence[Secret]:
+def page(connection: Connection, query: SecretQuery) -> Sequence[Secret]:
     wanted = select(_ROWS).where(_COLUMNS.project_id == query.project_id)
     if query.after is not None:
         wanted = wanted.where(tuple_(_COLUMNS.created_at, _COLUMNS.id) < query.after)
     newest_first = wanted.order_by(_COLUMNS.created_at.desc(), _COLUMNS.id.desc()).limit(query.limit)
-    return [_secret(row) for row in await connection.execute(newest_first)]
+    return [_secret(row) for row in connection.execute(newest_first)]
 
 
-async def remove(connection: AsyncConnection, project_id: str, secret_id: str) -> bool:
+def remove(connection: Connection, project_id: str, secret_id: str) -> bool:
     """Its values go along by their foreign key."""
     gone = delete(_ROWS).where(_COLUMNS.project_id == project_id, _COLUMNS.id == secret_id)
-    return (await connection.execute(gone)).rowcount > 0
+    return connection.execute(gone).rowcount > 0
 
 
-async def values_under_other_keys(
-    connection: AsyncConnection, key_id: str, after: tuple[str, int], limit: int
+def values_under_other_keys(
+    connection: Connection, key_id: str, after: tuple[str, int], limit: int
 ) -> Sequence[SealedValue]:
     place = tuple_(_VALUES.secret_id, _VALUES.version)
     joined = select(schema.secret_values, _COLUMNS.project_id).join_from(schema.secret_values, _ROWS)
     wanted = joined.where(_VALUES.key_id != key_id, place > after).order_by(_VALUES.secret_id, _VALUES.version)
-    rows = await connection.execute(wanted.limit(limit))
+    rows = connection.execute(wanted.limit(limit))
     return [SealedValue(row.project_id, row.secret_id, row.version, row.key_id, row.sealed) for row in rows]
 
 
-async def replace_value(connection: AsyncConnection, old: SealedValue, new: SealedValue) -> None:
+def replace_value(connection: Connection, old: SealedValue, new: SealedValue) -> None:
     same = _VALUES.secret_id == old.secret_id, _VALUES.version == old.version, _VALUES.sealed == old.text
-    await connection.execute(update(schema.secret_values).where(*same).values(key_id=new.key_id, sealed=new.text))
+    connection.execute(update(schema.secret_values).where(*same).values(key_id=new.key_id, sealed=new.text))
 
 
 def _described(secret: Secret) -> dict[str, object]:

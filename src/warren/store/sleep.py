@@ -2,8 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, func, select
 
 from warren.model.errors import LimitReached
 from warren.model.pause import Pause, PauseCause
@@ -19,20 +18,20 @@ _SNAPSHOTS = schema.snapshots.c
 _ASLEEP = tuple(state.value for state in State if state.is_asleep)
 
 
-async def claim_pause(connection: AsyncConnection, sandbox_id: str, pause: Pause) -> Sandbox | None:
+def claim_pause(connection: Connection, sandbox_id: str, pause: Pause) -> Sandbox | None:
     changes = {"state": State.PAUSING.value, **pause_columns(pause)}
-    return await change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
 
 
-async def mark_paused(connection: AsyncConnection, sandbox_id: str, size: int) -> Sandbox | None:
+def mark_paused(connection: Connection, sandbox_id: str, size: int) -> Sandbox | None:
     changes = {"state": State.PAUSED.value, "pause_bytes": size}
-    return await change(connection, sandbox_id, frozenset({State.PAUSING}), changes)
+    return change(connection, sandbox_id, frozenset({State.PAUSING}), changes)
 
 
-async def claim_resume(connection: AsyncConnection, project_id: str, sandbox_id: str, quota: int) -> Sandbox | None:
-    await lock_project(connection, project_id)
-    claimed = await change(connection, sandbox_id, frozenset({State.PAUSED}), {"state": State.RESUMING.value})
-    if claimed is not None and await count_holding(connection, project_id) > quota:
+def claim_resume(connection: Connection, project_id: str, sandbox_id: str, quota: int) -> Sandbox | None:
+    lock_project(connection, project_id)
+    claimed = change(connection, sandbox_id, frozenset({State.PAUSED}), {"state": State.RESUMING.value})
+    if claimed is not None and count_holding(connection, project_id) > quota:
         raise LimitReached(
             f"cannot resume the sandbox: the project's limit of {quota} sandboxes at once (sandboxes) is reached; "
             "kill one or raise the limit"
@@ -40,34 +39,34 @@ async def claim_resume(connection: AsyncConnection, project_id: str, sandbox_id:
     return claimed
 
 
-async def mark_awake(connection: AsyncConnection, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
+def mark_awake(connection: Connection, sandbox_id: str, expires_at: datetime) -> Sandbox | None:
     changes = {"state": State.RUNNING.value, "expires_at": expires_at, **pause_columns(None)}
-    return await change(connection, sandbox_id, frozenset({State.PAUSING, State.RESUMING}), changes)
+    return change(connection, sandbox_id, frozenset({State.PAUSING, State.RESUMING}), changes)
 
 
-async def sleeper(connection: AsyncConnection, sandbox_id: str) -> Sandbox | None:
+def sleeper(connection: Connection, sandbox_id: str) -> Sandbox | None:
     asleep = select(schema.sandboxes).where(_SANDBOXES.id == sandbox_id, _SANDBOXES.state.in_(_ASLEEP))
-    row = (await connection.execute(asleep)).one_or_none()
+    row = connection.execute(asleep).one_or_none()
     return None if row is None else from_row(row)
 
 
-async def keep_asleep(connection: AsyncConnection, sandbox_id: str, by: PauseCause) -> Sandbox | None:
-    return await change(connection, sandbox_id, frozenset({State.PAUSED}), {"pause_by": by.value})
+def keep_asleep(connection: Connection, sandbox_id: str, by: PauseCause) -> Sandbox | None:
+    return change(connection, sandbox_id, frozenset({State.PAUSED}), {"pause_by": by.value})
 
 
-async def referenced_checkpoints(connection: AsyncConnection) -> frozenset[str]:
+def referenced_checkpoints(connection: Connection) -> frozenset[str]:
     paused = select(_SANDBOXES.pause_checkpoint).where(
         _SANDBOXES.state.in_(LIVE), _SANDBOXES.pause_checkpoint.is_not(None)
     )
     kept = select(_SNAPSHOTS.checkpoint_id)
-    return frozenset((await connection.execute(paused.union(kept, tagged_checkpoints()))).scalars())
+    return frozenset(connection.execute(paused.union(kept, tagged_checkpoints())).scalars())
 
 
-async def usage(connection: AsyncConnection, project_id: str) -> SnapshotUsage:
+def usage(connection: Connection, project_id: str) -> SnapshotUsage:
     paused = select(func.count(), func.coalesce(func.sum(_SANDBOXES.pause_bytes), 0)).where(
         _SANDBOXES.state.in_(LIVE), _SANDBOXES.pause_checkpoint.is_not(None), _SANDBOXES.project_id == project_id
     )
     kept = select(func.count(), func.coalesce(func.sum(_SNAPSHOTS.bytes), 0)).where(_SNAPSHOTS.project_id == project_id)
-    sandboxes = (await connection.execute(paused)).one()
-    snapshots = (await connection.execute(kept)).one()
+    sandboxes = connection.execute(paused).one()
+    snapshots = connection.execute(kept).one()
     return SnapshotUsage(int(sandboxes[0]), int(sandboxes[1]), int(snapshots[0]), int(snapshots[1]))

@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, delete, insert, select, tuple_, update
 
 from warren.contracts.store import SnapshotQuery
 from warren.model.sandbox import Resources
@@ -17,26 +16,26 @@ _ROWS = schema.snapshots
 _COLUMNS = schema.snapshots.c
 
 
-async def add(connection: AsyncConnection, snapshot: Snapshot) -> None:
+def add(connection: Connection, snapshot: Snapshot) -> None:
     if snapshot.name is not None:
         held = _COLUMNS.project_id == snapshot.project_id, _COLUMNS.name == snapshot.name, _COLUMNS.tag == snapshot.tag
-        await connection.execute(update(_ROWS).where(*held).values(name=None))
-    await connection.execute(insert(_ROWS).values(_to_row(snapshot)))
+        connection.execute(update(_ROWS).where(*held).values(name=None))
+    connection.execute(insert(_ROWS).values(_to_row(snapshot)))
 
 
-async def find(connection: AsyncConnection, project_id: str, snapshot_id: str) -> Snapshot | None:
+def find(connection: Connection, project_id: str, snapshot_id: str) -> Snapshot | None:
     wanted = select(_ROWS).where(_COLUMNS.project_id == project_id, _COLUMNS.id == snapshot_id)
-    row = (await connection.execute(wanted)).one_or_none()
+    row = connection.execute(wanted).one_or_none()
     return None if row is None else _from_row(row)
 
 
-async def find_named(connection: AsyncConnection, project_id: str, name: str, tag: str) -> Snapshot | None:
+def find_named(connection: Connection, project_id: str, name: str, tag: str) -> Snapshot | None:
     wanted = select(_ROWS).where(_COLUMNS.project_id == project_id, _COLUMNS.name == name, _COLUMNS.tag == tag)
-    row = (await connection.execute(wanted)).one_or_none()
+    row = connection.execute(wanted).one_or_none()
     return None if row is None else _from_row(row)
 
 
-async def page(connection: AsyncConnection, query: SnapshotQuery) -> Sequence[Snapshot]:
+def page(connection: Connection, query: SnapshotQuery) -> Sequence[Snapshot]:
     wanted = select(_ROWS).where(_COLUMNS.project_id == query.project_id)
     if query.source_id is not None:
         wanted = wanted.where(_COLUMNS.source_id == query.source_id)
@@ -47,12 +46,12 @@ async def page(connection: AsyncConnection, query: SnapshotQuery) -> Sequence[Sn
     if query.after is not None:
         wanted = wanted.where(tuple_(_COLUMNS.created_at, _COLUMNS.id) < query.after)
     newest_first = wanted.order_by(_COLUMNS.created_at.desc(), _COLUMNS.id.desc()).limit(query.limit)
-    return [_from_row(row) for row in await connection.execute(newest_first)]
+    return [_from_row(row) for row in connection.execute(newest_first)]
 
 
-async def remove(connection: AsyncConnection, project_id: str, snapshot_id: str) -> bool:
+def remove(connection: Connection, project_id: str, snapshot_id: str) -> bool:
     gone = delete(_ROWS).where(_COLUMNS.project_id == project_id, _COLUMNS.id == snapshot_id)
-    return (await connection.execute(gone)).rowcount > 0
+    return connection.execute(gone).rowcount > 0
 
 
 def _to_row(snapshot: Snapshot) -> dict[str, object]:

@@ -5,8 +5,22 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, exists, func, insert, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from warren.contracts.template_store import TemplateQuery
 from warren.model import limits
@@ -24,7 +38,7 @@ _BUILDS = schema.builds.c
 _TAGS = schema.template_tags.c
 
 
-async def put(connection: AsyncConnection, template: Template) -> None:
+def put(connection: Connection, template: Template) -> None:
     row = {
         "id": template.id,
         "project_id": template.project_id,
@@ -32,114 +46,106 @@ async def put(connection: AsyncConnection, template: Template) -> None:
         "updated_at": template.created_at,
         "public": template.public,
     }
-    inserted = await connection.execute(insert_new(connection, schema.templates).values(row))
+    inserted = connection.execute(insert_new(connection, schema.templates).values(row))
     if inserted.rowcount == 0:
-        await connection.execute(update(schema.templates).where(_COLUMNS.id == template.id).values(row))
-        await connection.execute(delete(schema.template_names).where(_NAMES.template_id == template.id))
-    await name(connection, template.id, template.names)
+        connection.execute(update(schema.templates).where(_COLUMNS.id == template.id).values(row))
+        connection.execute(delete(schema.template_names).where(_NAMES.template_id == template.id))
+    name(connection, template.id, template.names)
     build = build_row.to_row(as_build(template))
     same = _BUILDS.template_id == template.id, _BUILDS.id == template.build_id
-    if (await connection.execute(insert_new(connection, schema.builds).values(build))).rowcount == 0:
-        await connection.execute(update(schema.builds).where(*same).values(build))
-    await point(connection, template.id, [DEFAULT_TAG], template.build_id, template.created_at)
+    if connection.execute(insert_new(connection, schema.builds).values(build)).rowcount == 0:
+        connection.execute(update(schema.builds).where(*same).values(build))
+    point(connection, template.id, [DEFAULT_TAG], template.build_id, template.created_at)
 
 
-async def name(connection: AsyncConnection, template_id: str, names: Sequence[str]) -> None:
+def name(connection: Connection, template_id: str, names: Sequence[str]) -> None:
     rows = [{"template_id": template_id, "position": n, "name": each} for n, each in enumerate(names)]
     if rows:
-        await connection.execute(insert(schema.template_names), rows)
+        connection.execute(insert(schema.template_names), rows)
 
 
-async def find(connection: AsyncConnection, project_id: str, name_or_id: str, tag: str) -> Template | None:
+def find(connection: Connection, project_id: str, name_or_id: str, tag: str) -> Template | None:
     wanted = (
         _build_of(tag).where(_named(project_id, name_or_id)).order_by(*_best_first(project_id, name_or_id)).limit(1)
     )
-    return await _startable(connection, wanted)
+    return _startable(connection, wanted)
 
 
-async def find_public(connection: AsyncConnection, namespace: str, name: str, tag: str) -> Template | None:
-    return await _startable(connection, _build_of(tag).where(_public(namespace, name)).limit(1))
+def find_public(connection: Connection, namespace: str, name: str, tag: str) -> Template | None:
+    return _startable(connection, _build_of(tag).where(_public(namespace, name)).limit(1))
 
 
-async def page(connection: AsyncConnection, query: TemplateQuery) -> Sequence[TemplateEntry]:
+def page(connection: Connection, query: TemplateQuery) -> Sequence[TemplateEntry]:
     wanted = _entries().where(_visible_to(query.project_id))
     if query.after is not None:
         wanted = wanted.where(tuple_(_COLUMNS.created_at, _COLUMNS.id) < query.after)
     newest_first = wanted.order_by(_COLUMNS.created_at.desc(), _COLUMNS.id.desc()).limit(query.limit)
-    return await _with_names(connection, newest_first)
+    return _with_names(connection, newest_first)
 
 
-async def find_entry(connection: AsyncConnection, project_id: str, name_or_id: str) -> TemplateEntry | None:
+def find_entry(connection: Connection, project_id: str, name_or_id: str) -> TemplateEntry | None:
     wanted = _entries().where(_named(project_id, name_or_id)).order_by(*_best_first(project_id, name_or_id)).limit(1)
-    return next(iter(await _with_names(connection, wanted)), None)
+    return next(iter(_with_names(connection, wanted)), None)
 
 
-async def find_public_entry(connection: AsyncConnection, namespace: str, name: str) -> TemplateEntry | None:
-    return next(iter(await _with_names(connection, _entries().where(_public(namespace, name)).limit(1))), None)
+def find_public_entry(connection: Connection, namespace: str, name: str) -> TemplateEntry | None:
+    return next(iter(_with_names(connection, _entries().where(_public(namespace, name)).limit(1))), None)
 
 
-async def set_public(connection: AsyncConnection, template_id: str, public: bool, at: datetime) -> None:
+def set_public(connection: Connection, template_id: str, public: bool, at: datetime) -> None:
     changed = update(schema.templates).where(_COLUMNS.id == template_id)
-    await connection.execute(changed.values(public=public, updated_at=at))
+    connection.execute(changed.values(public=public, updated_at=at))
 
 
-async def remove(connection: AsyncConnection, template_id: str) -> bool:
+def remove(connection: Connection, template_id: str) -> bool:
     # A create locks this row too, when it counts itself: one of the two sees the other.
-    await lock(connection, template_id)
+    lock(connection, template_id)
     sandboxes = schema.sandboxes.c
     users = select(func.count()).where(sandboxes.template_id == template_id, sandboxes.state.in_(LIVE))
-    if count := (await connection.execute(users)).scalar_one():
+    if count := connection.execute(users).scalar_one():
         raise TemplateInUse(f"cannot delete template '{template_id}': {count} running or paused sandboxes use it")
-    gone = await connection.execute(delete(schema.templates).where(_COLUMNS.id == template_id))
+    gone = connection.execute(delete(schema.templates).where(_COLUMNS.id == template_id))
     return gone.rowcount > 0
 
 
-async def lock(connection: AsyncConnection, template_id: str) -> None:
+def lock(connection: Connection, template_id: str) -> None:
     """On Postgres; whoever takes a build of it as well takes this first."""
-    await connection.execute(select(_COLUMNS.id).where(_COLUMNS.id == template_id).with_for_update())
+    connection.execute(select(_COLUMNS.id).where(_COLUMNS.id == template_id).with_for_update())
 
 
-async def tags(connection: AsyncConnection, template_id: str) -> Sequence[TemplateTag]:
-    rows = await connection.execute(
-        select(schema.template_tags).where(_TAGS.template_id == template_id).order_by(_TAGS.tag)
-    )
+def tags(connection: Connection, template_id: str) -> Sequence[TemplateTag]:
+    rows = connection.execute(select(schema.template_tags).where(_TAGS.template_id == template_id).order_by(_TAGS.tag))
     return [TemplateTag(row.tag, row.build_id, row.created_at) for row in rows]
 
 
-async def assign(
-    connection: AsyncConnection, template_id: str, source: str, wanted: Sequence[str], at: datetime
-) -> str | None:
+def assign(connection: Connection, template_id: str, source: str, wanted: Sequence[str], at: datetime) -> str | None:
     build = select(_TAGS.build_id).where(_TAGS.template_id == template_id, _TAGS.tag == source)
-    build_id = (await connection.execute(build)).scalar_one_or_none()
+    build_id = connection.execute(build).scalar_one_or_none()
     if build_id is not None:
-        await point(connection, template_id, wanted, build_id, at)
+        point(connection, template_id, wanted, build_id, at)
     return build_id
 
 
-async def point(
-    connection: AsyncConnection, template_id: str, wanted: Sequence[str], build_id: str, at: datetime
-) -> None:
+def point(connection: Connection, template_id: str, wanted: Sequence[str], build_id: str, at: datetime) -> None:
     """Let tags name a build, whatever they named before."""
-    await connection.execute(
-        delete(schema.template_tags).where(_TAGS.template_id == template_id, _TAGS.tag.in_(wanted))
-    )
+    connection.execute(delete(schema.template_tags).where(_TAGS.template_id == template_id, _TAGS.tag.in_(wanted)))
     held = select(func.count()).where(_TAGS.template_id == template_id)
-    if (await connection.execute(held)).scalar_one() + len(wanted) > limits.TEMPLATE_MAX_TAGS:
+    if connection.execute(held).scalar_one() + len(wanted) > limits.TEMPLATE_MAX_TAGS:
         raise LimitReached(f"cannot add tags: a template has at most {limits.TEMPLATE_MAX_TAGS}; remove some")
     rows = [{"template_id": template_id, "tag": tag, "build_id": build_id, "created_at": at} for tag in wanted]
-    await connection.execute(insert(schema.template_tags), rows)
+    connection.execute(insert(schema.template_tags), rows)
 
 
-async def untag(connection: AsyncConnection, template_id: str, unwanted: Sequence[str]) -> bool:
+def untag(connection: Connection, template_id: str, unwanted: Sequence[str]) -> bool:
     gone = delete(schema.template_tags).where(_TAGS.template_id == template_id, _TAGS.tag.in_(unwanted))
-    return (await connection.execute(gone)).rowcount > 0
+    return connection.execute(gone).rowcount > 0
 
 
-async def referenced_images(connection: AsyncConnection) -> frozenset[str]:
+def referenced_images(connection: Connection) -> frozenset[str]:
     sandboxes, snapshots = schema.sandboxes.c, schema.snapshots.c
     tagged = select(_BUILDS.digest).join(schema.template_tags, _is_tagged()).where(_BUILDS.digest.is_not(None))
     live = select(sandboxes.digest).where(sandboxes.state.in_(LIVE))
-    rows = await connection.execute(tagged.union(live, select(snapshots.digest)))
+    rows = connection.execute(tagged.union(live, select(snapshots.digest)))
     return frozenset(row.digest for row in rows)
 
 
@@ -183,11 +189,11 @@ def _build_of(tag: str) -> Select[tuple[Any, ...]]:
     return joined.join(schema.template_tags, _is_tagged()).where(_TAGS.tag == tag, _BUILDS.digest.is_not(None))
 
 
-async def _startable(connection: AsyncConnection, wanted: Select[tuple[Any, ...]]) -> Template | None:
+def _startable(connection: Connection, wanted: Select[tuple[Any, ...]]) -> Template | None:
     """One statement, so that a template replaced meanwhile cannot show its old row with its new names."""
     inner = wanted.subquery()
     outer = select(inner, _NAMES.name).outerjoin(_NAMES.name.table, _NAMES.template_id == inner.c.template_id)
-    rows = (await connection.execute(outer.order_by(_NAMES.position))).all()
+    rows = connection.execute(outer.order_by(_NAMES.position)).all()
     if not rows:
         return None
     names = tuple(each.name for each in rows if each.name is not None)
@@ -210,13 +216,13 @@ def _entries() -> Select[tuple[Any, ...]]:
     return joined.where(_BUILDS.id == its.order_by(*order).limit(1).scalar_subquery())
 
 
-async def _with_names(connection: AsyncConnection, wanted: Select[tuple[Any, ...]]) -> list[TemplateEntry]:
+def _with_names(connection: Connection, wanted: Select[tuple[Any, ...]]) -> list[TemplateEntry]:
     inner = wanted.subquery()
     outer = select(inner, _NAMES.name, _NAMES.position)
     outer = outer.outerjoin(_NAMES.name.table, _NAMES.template_id == inner.c.template_id)
     order = inner.c.template_created_at.desc(), inner.c.template_id.desc(), _NAMES.position
     groups: defaultdict[str, list[Row[Any]]] = defaultdict(list)
-    for row in await connection.execute(outer.order_by(*order)):
+    for row in connection.execute(outer.order_by(*order)):
         groups[row.template_id].append(row)
     return [_entry(rows[0], (row.name for row in rows)) for rows in groups.values()]
 

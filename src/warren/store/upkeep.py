@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, ColumnElement, and_, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import URL, ColumnElement, Connection, and_, func, or_, select
 
 from warren import durable
 from warren.model import limits
@@ -99,18 +98,18 @@ def _require(url: URL) -> None:
         raise NotFound(f"cannot find the database {url.database}; a server makes it when it first starts")
 
 
-async def _damage(connection: AsyncConnection) -> list[str]:
+def _damage(connection: Connection) -> list[str]:
     if connection.dialect.name != "sqlite":
         return []
-    said = (await connection.exec_driver_sql("PRAGMA integrity_check(10)")).scalars().all()
-    orphans = (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()
+    said = connection.exec_driver_sql("PRAGMA integrity_check(10)").scalars().all()
+    orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     findings = [f"its file is damaged: {line}" for line in said if line != "ok"]
     if orphans:
         findings.append(f"{len(orphans)} rows belong to rows that are not there, in {orphans[0][0]} and perhaps others")
     return findings
 
 
-async def _contradictions(connection: AsyncConnection) -> list[str]:
+def _contradictions(connection: Connection) -> list[str]:
     gone, live = _SANDBOXES.state == State.GONE.value, _SANDBOXES.state.in_(_LIVE)
     paused, not_ending = _SANDBOXES.state == State.PAUSED.value, _SANDBOXES.state != State.KILLING.value
     known = select(schema.servers.c.id)
@@ -130,7 +129,7 @@ async def _contradictions(connection: AsyncConnection) -> list[str]:
     findings: list[str] = []
     for said, rule in rules.items():
         rows = select(func.count(), func.min(_SANDBOXES.id)).where(rule)
-        number, example = (await connection.execute(rows)).one()
+        number, example = connection.execute(rows).one()
         if number:
             findings.append(f"{number} {said}, {example} for one")
     return findings

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from warren.model.errors import AlreadyExists, LimitReached
 from warren.model.project import ProjectLimits
@@ -18,18 +17,18 @@ _COLUMNS = schema.volumes.c
 _SANDBOXES = schema.sandboxes.c
 
 
-async def add(connection: AsyncConnection, volume: Volume, quota: ProjectLimits) -> None:
-    await lock_project(connection, volume.project_id)
+def add(connection: Connection, volume: Volume, quota: ProjectLimits) -> None:
+    lock_project(connection, volume.project_id)
     own = _COLUMNS.project_id == volume.project_id
-    same = await connection.execute(select(_COLUMNS.id).where(own, _COLUMNS.name == volume.name))
+    same = connection.execute(select(_COLUMNS.id).where(own, _COLUMNS.name == volume.name))
     if (present := same.scalar_one_or_none()) is not None:
         if present == volume.id:
             return  # a retry whose first answer got lost
         raise AlreadyExists(f"cannot create the volume: {volume.name!r} exists; choose another name")
     sums = select(func.count(), func.coalesce(func.sum(_COLUMNS.size_mb), 0)).where(own)
-    count, size = (await connection.execute(sums)).one()
+    count, size = connection.execute(sums).one()
     check_quota(volume, quota, count, int(size))
-    await connection.execute(insert(_ROWS).values(_to_row(volume)))
+    connection.execute(insert(_ROWS).values(_to_row(volume)))
 
 
 def check_quota(volume: Volume, quota: ProjectLimits, count: int, size_mb: int) -> None:
@@ -43,53 +42,53 @@ def check_quota(volume: Volume, quota: ProjectLimits, count: int, size_mb: int) 
         )
 
 
-async def mark_ready(connection: AsyncConnection, volume_id: str) -> None:
-    await connection.execute(update(_ROWS).where(_COLUMNS.id == volume_id).values(ready=True))
+def mark_ready(connection: Connection, volume_id: str) -> None:
+    connection.execute(update(_ROWS).where(_COLUMNS.id == volume_id).values(ready=True))
 
 
-async def find(connection: AsyncConnection, volume_id: str) -> Volume | None:
-    row = (await connection.execute(select(_ROWS).where(_COLUMNS.id == volume_id, _COLUMNS.ready))).one_or_none()
+def find(connection: Connection, volume_id: str) -> Volume | None:
+    row = connection.execute(select(_ROWS).where(_COLUMNS.id == volume_id, _COLUMNS.ready)).one_or_none()
     return None if row is None else _from_row(row)
 
 
-async def find_named(connection: AsyncConnection, project_id: str, name: str) -> Volume | None:
+def find_named(connection: Connection, project_id: str, name: str) -> Volume | None:
     named = select(_ROWS).where(_COLUMNS.project_id == project_id, _COLUMNS.name == name, _COLUMNS.ready)
-    row = (await connection.execute(named)).one_or_none()
+    row = connection.execute(named).one_or_none()
     return None if row is None else _from_row(row)
 
 
-async def of_project(connection: AsyncConnection, project_id: str) -> Sequence[Volume]:
+def of_project(connection: Connection, project_id: str) -> Sequence[Volume]:
     own = select(_ROWS).where(_COLUMNS.project_id == project_id, _COLUMNS.ready)
-    return [_from_row(row) for row in await connection.execute(own.order_by(_COLUMNS.created_at, _COLUMNS.id))]
+    return [_from_row(row) for row in connection.execute(own.order_by(_COLUMNS.created_at, _COLUMNS.id))]
 
 
-async def claim_removal(connection: AsyncConnection, volume_id: str) -> Sequence[str]:
-    found = await find(connection, volume_id)
+def claim_removal(connection: Connection, volume_id: str) -> Sequence[str]:
+    found = find(connection, volume_id)
     if found is None:
         return []
-    await lock_project(connection, found.project_id)
-    users = await _users(connection, found)
+    lock_project(connection, found.project_id)
+    users = _users(connection, found)
     if not users:
-        await connection.execute(update(_ROWS).where(_COLUMNS.id == volume_id).values(ready=False))
+        connection.execute(update(_ROWS).where(_COLUMNS.id == volume_id).values(ready=False))
     return users
 
 
-async def _users(connection: AsyncConnection, volume: Volume) -> Sequence[str]:
+def _users(connection: Connection, volume: Volume) -> Sequence[str]:
     """Live sandboxes that have it: few have any, so those are looked through."""
     having = select(_SANDBOXES.id, _SANDBOXES.volumes).where(
         _SANDBOXES.state.in_(LIVE), _SANDBOXES.project_id == volume.project_id, _SANDBOXES.volumes != "[]"
     )
-    rows = await connection.execute(having.order_by(_SANDBOXES.id))
+    rows = connection.execute(having.order_by(_SANDBOXES.id))
     return [row.id for row in rows if any(mount.volume_id == volume.id for mount in parse_mounts(row.volumes))]
 
 
-async def forget(connection: AsyncConnection, volume_id: str) -> None:
-    await connection.execute(delete(_ROWS).where(_COLUMNS.id == volume_id))
+def forget(connection: Connection, volume_id: str) -> None:
+    connection.execute(delete(_ROWS).where(_COLUMNS.id == volume_id))
 
 
-async def unfinished(connection: AsyncConnection, server_id: str) -> Sequence[Volume]:
+def unfinished(connection: Connection, server_id: str) -> Sequence[Volume]:
     left = select(_ROWS).where(_COLUMNS.server_id == server_id, _COLUMNS.ready.is_(False))
-    return [_from_row(row) for row in await connection.execute(left.order_by(_COLUMNS.created_at, _COLUMNS.id))]
+    return [_from_row(row) for row in connection.execute(left.order_by(_COLUMNS.created_at, _COLUMNS.id))]
 
 
 def _to_row(volume: Volume) -> dict[str, object]:
