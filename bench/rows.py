@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench.samples import Samples, available_mib, mib_per_s, milliseconds
 from bench.target import Box, Target
+from bench.warren_target import WarrenTarget
 
 MIB = 1024 * 1024
 WARREN = frozenset({"crun", "runsc"})
@@ -228,8 +229,24 @@ ROWS = (
     *(Row(among(alive), "ms", create_among(alive, 10), {}, only=only) for alive, only in ALIVE.items()),
 )
 
+def claim(target: Target, scale: float) -> Samples:
+    """The server's own part of a create: from the request on a connection that is there until 201."""
+    assert isinstance(target, WarrenTarget)
+    with target.connected() as connection:
+
+        def once() -> float:
+            target.settle()
+            made: list[str] = []
+            taken = milliseconds(lambda: made.append(connection.create()))
+            connection.kill(made[0])
+            return taken
+
+        return Samples().measure(count(30, scale), once)
+
+
 POOL_ROWS = (
-    Row("create, from the pool", "ms", create, {"crun": 10, "runsc": 10}),
+    Row("claim, until 201", "ms", claim, {"crun": 10, "runsc": 10}),
+    Row("create, from the pool", "ms", create, {}),
     Row("create -> first echo, from the pool", "ms", first_echo, {"crun": 25, "runsc": 45}),
     Row(f"burst of {BURST_POOL}, pool of {SPARES}", "ms", burst(BURST_POOL, 1), {}),
     Row(f"one of a burst of {BURST_POOL}", "ms", burst_each(BURST_POOL), {"crun": 1000}),

@@ -2,7 +2,10 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 
 from e2b import Sandbox
 from e2b.envd.process import process_pb
@@ -48,6 +51,29 @@ class WarrenBox:
 
 
 @dataclass
+class ApiConnection:
+    """One that is kept open, with nothing of a client's own work around its requests."""
+
+    http: HTTPConnection
+    headers: dict[str, str]
+
+    def create(self) -> str:
+        made = json.loads(self._ask("POST", "/v2/sandboxes", 201, json.dumps({"templateID": "base"})))
+        return str(made["sandboxID"])
+
+    def kill(self, sandbox_id: str) -> None:
+        self._ask("DELETE", f"/sandboxes/{sandbox_id}", 204)
+
+    def _ask(self, method: str, path: str, status: int, body: str | None = None) -> bytes:
+        self.http.request(method, path, body, self.headers)
+        answer = self.http.getresponse()
+        said = answer.read()
+        if answer.status != status:
+            raise RuntimeError(f"cannot {method} {path}: {answer.status} {said[:200]!r}")
+        return said
+
+
+@dataclass
 class WarrenTarget:
     name: str
     server: LocalServer
@@ -70,3 +96,13 @@ class WarrenTarget:
     def create(self) -> WarrenBox:
         headers = {"X-Warren-Runtime": self.runtime}
         return WarrenBox(Sandbox.create(timeout=LIFE_S, api_headers=headers, **self.server.options))
+
+    @contextmanager
+    def connected(self) -> Iterator[ApiConnection]:
+        headers = {
+            "X-API-Key": self.server.api_key,
+            "X-Warren-Runtime": self.runtime,
+            "Content-Type": "application/json",
+        }
+        with closing(HTTPConnection("127.0.0.1", self.server.api_port, timeout=FILL_DEADLINE_S)) as http:
+            yield ApiConnection(http, headers)
