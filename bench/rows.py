@@ -229,6 +229,7 @@ ROWS = (
     *(Row(among(alive), "ms", create_among(alive, 10), {}, only=only) for alive, only in ALIVE.items()),
 )
 
+
 def claim(target: Target, scale: float) -> Samples:
     """The server's own part of a create: from the request on a connection that is there until 201."""
     assert isinstance(target, WarrenTarget)

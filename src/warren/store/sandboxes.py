@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     exists,
     func,
     insert,
-    literal,
     not_,
     or_,
     select,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from warren.contracts.store import IdempotencyKey, SandboxQuery
 from warren.model import limits
@@ -42,6 +45,20 @@ _ALIVE = frozenset(state for state in State if state.is_live)
 LIVE = tuple(state.value for state in State if state.is_live)
 _KILLABLE = frozenset(state for state in State if state.can_kill)
 
+# What every create runs is built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+_ON_DISK = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_kind != PauseKind.FROZEN.value)
+_HOLDING = (
+    select(func.count())
+    .select_from(_ROWS)
+    .where(_COLUMNS.project_id == bindparam("project"), _COLUMNS.state.in_(LIVE), not_(_ON_DISK))
+)
+_TEMPLATES = schema.templates.c
+_COUNT_SPAWN = (
+    update(schema.templates)
+    .where(_TEMPLATES.id == bindparam("template"), _TEMPLATES.project_id.is_not(None))
+    .values(spawn_count=_TEMPLATES.spawn_count + 1, last_spawned_at=bindparam("at"))
+)
+
 
 def add(connection: Connection, sandbox: Sandbox, quota: int, key: IdempotencyKey | None) -> bool:
     # The lock on the project's row makes looks and inserts one step on Postgres; on SQLite the transaction does.
@@ -53,7 +70,7 @@ def add(connection: Connection, sandbox: Sandbox, quota: int, key: IdempotencyKe
     has_room = count_holding(connection, sandbox.project_id) < quota
     if has_room:
         _check_volumes(connection, sandbox)
-    if has_room and connection.execute(insert_new(connection, _ROWS).values(to_row(sandbox))).rowcount:
+    if has_room and connection.execute(insert_new(connection, _ROWS), to_row(sandbox)).rowcount:
         if key is not None:
             idempotency.hold(connection, sandbox, key)
         labels = [{"pair": label(name, value), "sandbox_id": sandbox.id} for name, value in sandbox.metadata.items()]
@@ -81,10 +98,7 @@ def _check_volumes(connection: Connection, sandbox: Sandbox) -> None:
 
 def _count_spawn(connection: Connection, sandbox: Sandbox) -> None:
     """Of built-in templates nobody wants to know, and all projects would queue for their rows."""
-    templates = schema.templates.c
-    used = update(schema.templates).where(templates.id == sandbox.template_id, templates.project_id.is_not(None))
-    counted = {"spawn_count": templates.spawn_count + 1, "last_spawned_at": sandbox.created_at}
-    connection.execute(used.values(**counted))
+    connection.execute(_COUNT_SPAWN, {"template": sandbox.template_id, "at": sandbox.created_at})
 
 
 def lock_project(connection: Connection, project_id: str) -> None:
@@ -95,10 +109,7 @@ def lock_project(connection: Connection, project_id: str) -> None:
 
 def count_holding(connection: Connection, project_id: str) -> int:
     """Sandboxes that hold one of the project's places: see `model.sandbox.Sandbox.holds_place`."""
-    on_disk = and_(_COLUMNS.state == State.PAUSED.value, _COLUMNS.pause_kind != PauseKind.FROZEN.value)
-    holding = select(func.count()).select_from(_ROWS)
-    holding = holding.where(_of_project(project_id), _COLUMNS.state.in_(LIVE), not_(on_disk))
-    return connection.execute(holding).scalar_one()
+    return connection.execute(_HOLDING, {"project": project_id}).scalar_one()
 
 
 def find(connection: Connection, project_id: str, sandbox_id: str) -> Sandbox | None:
@@ -183,16 +194,13 @@ def mark_killing(connection: Connection, sandbox_id: str, reason: EndReason) -> 
 
 
 def mark_gone(connection: Connection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
-    first_reason = func.coalesce(_COLUMNS.end_reason, reason.value)
-    changes = {"state": State.GONE.value, "end_reason": first_reason, "ended_at": at}
-    return change(connection, sandbox_id, _ALIVE, changes) is not None
+    return _changed(connection, _GONE, sandbox_id, {"end_reason": reason.value, "ended_at": at}) is not None
 
 
 def set_deadline(connection: Connection, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
-    asked = literal(expires_at, schema.Instant())
-    later = case((_COLUMNS.expires_at > asked, _COLUMNS.expires_at), else_=asked)
-    changes: dict[str, object] = {"expires_at": later if only_extend else asked}
-    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+    if only_extend:
+        return _changed(connection, _EXTENDED, sandbox_id, {"expires_at": expires_at})
+    return change(connection, sandbox_id, frozenset({State.RUNNING}), {"expires_at": expires_at})
 
 
 def set_network(connection: Connection, sandbox_id: str, sandbox: Sandbox) -> bool:
@@ -211,10 +219,45 @@ def change(
     connection: Connection, sandbox_id: str, expected: frozenset[State], changes: Mapping[str, object]
 ) -> Sandbox | None:
     """Compare and set in one statement."""
-    states = [state.value for state in expected]
-    changed = update(_ROWS).where(_COLUMNS.id == sandbox_id, _COLUMNS.state.in_(states)).values(**changes)
-    row = connection.execute(changed.returning(*_COLUMNS)).one_or_none()
+    return _changed(connection, _setting(expected, tuple(changes)), sandbox_id, changes)
+
+
+def _changed(
+    connection: Connection, statement: ReturningUpdate[Any], sandbox_id: str, values: Mapping[str, object]
+) -> Sandbox | None:
+    named = {f"new_{name}": value for name, value in values.items()}
+    row = connection.execute(statement, {"wanted": sandbox_id, **named}).one_or_none()
     return None if row is None else from_row(row)
+
+
+@cache
+def _setting(expected: frozenset[State], columns: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """One for each transition of the code."""
+    return _changing(expected, {name: _new(name) for name in columns})
+
+
+def _changing(expected: frozenset[State], values: Mapping[str, Any]) -> ReturningUpdate[Any]:
+    states = [state.value for state in expected]
+    changed = update(_ROWS).where(_COLUMNS.id == bindparam("wanted"), _COLUMNS.state.in_(states))
+    return changed.values(**values).returning(*_COLUMNS)
+
+
+def _new(column: str) -> BindParameter[Any]:
+    return bindparam(f"new_{column}", type_=_COLUMNS[column].type)
+
+
+_GONE = _changing(
+    _ALIVE,
+    {
+        "state": State.GONE.value,
+        "end_reason": func.coalesce(_COLUMNS.end_reason, _new("end_reason")),
+        "ended_at": _new("ended_at"),
+    },
+)
+_EXTENDED = _changing(
+    frozenset({State.RUNNING}),
+    {"expires_at": case((_COLUMNS.expires_at > _new("expires_at"), _COLUMNS.expires_at), else_=_new("expires_at"))},
+)
 
 
 def _of_project(project_id: str) -> ColumnElement[bool]:

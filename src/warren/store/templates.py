@@ -1,16 +1,18 @@
 """Rows of templates, their names and tags, and which build they stand for."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Row,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -36,6 +38,7 @@ _COLUMNS = schema.templates.c
 _NAMES = schema.template_names.c
 _BUILDS = schema.builds.c
 _TAGS = schema.template_tags.c
+_Text = str | BindParameter[str]
 
 
 def put(connection: Connection, template: Template) -> None:
@@ -65,14 +68,11 @@ def name(connection: Connection, template_id: str, names: Sequence[str]) -> None
 
 
 def find(connection: Connection, project_id: str, name_or_id: str, tag: str) -> Template | None:
-    wanted = (
-        _build_of(tag).where(_named(project_id, name_or_id)).order_by(*_best_first(project_id, name_or_id)).limit(1)
-    )
-    return _startable(connection, wanted)
+    return _startable(connection, _NAMED, {"project": project_id, "name": name_or_id, "tag": tag})
 
 
 def find_public(connection: Connection, namespace: str, name: str, tag: str) -> Template | None:
-    return _startable(connection, _build_of(tag).where(_public(namespace, name)).limit(1))
+    return _startable(connection, _PUBLIC, {"namespace": namespace, "name": name, "tag": tag})
 
 
 def page(connection: Connection, query: TemplateQuery) -> Sequence[TemplateEntry]:
@@ -159,41 +159,53 @@ def _is_tagged() -> ColumnElement[bool]:
     return and_(_TAGS.template_id == _BUILDS.template_id, _TAGS.build_id == _BUILDS.id)
 
 
-def _visible_to(project_id: str) -> ColumnElement[bool]:
+def _visible_to(project_id: _Text) -> ColumnElement[bool]:
     return or_(_COLUMNS.project_id == project_id, _COLUMNS.project_id.is_(None))
 
 
-def _named(project_id: str, name_or_id: str) -> ColumnElement[bool]:
+def _named(project_id: _Text, name_or_id: _Text) -> ColumnElement[bool]:
     by_id = _COLUMNS.id == name_or_id
     by_name = exists().where(_NAMES.template_id == _COLUMNS.id, _NAMES.name == name_or_id)
     return or_(and_(_visible_to(project_id), or_(by_id, by_name)), and_(_COLUMNS.public.is_(True), by_id))
 
 
-def _best_first(project_id: str, name_or_id: str) -> tuple[ColumnElement[Any], ...]:
+def _best_first(project_id: _Text, name_or_id: _Text) -> tuple[ColumnElement[Any], ...]:
     """Own, built in, another's; then the one with the id before those with the name; then the newest."""
     whose = case((_COLUMNS.project_id == project_id, 0), (_COLUMNS.project_id.is_(None), 1), else_=2)
     return whose, case((_COLUMNS.id == name_or_id, 0), else_=1), _COLUMNS.created_at.desc()
 
 
-def _public(namespace: str, name: str) -> ColumnElement[bool]:
+def _public(namespace: _Text, name: _Text) -> ColumnElement[bool]:
     projects = schema.projects.c
     of_project = exists().where(projects.id == _COLUMNS.project_id, func.lower(projects.name) == namespace)
     by_name = exists().where(_NAMES.template_id == _COLUMNS.id, _NAMES.name == name)
     return and_(_COLUMNS.public.is_(True), of_project, by_name)
 
 
-def _build_of(tag: str) -> Select[tuple[Any, ...]]:
-    """Templates with the finished build that the tag names; `template_created_at` beside the build's columns."""
+def _build_of_tag() -> Select[tuple[Any, ...]]:
+    """Templates with the finished build that `:tag` names; `template_created_at` beside the build's columns."""
     columns = _COLUMNS.project_id, _COLUMNS.public, _COLUMNS.created_at.label("template_created_at")
     joined = select(schema.builds, *columns).join(schema.templates, _COLUMNS.id == _BUILDS.template_id)
-    return joined.join(schema.template_tags, _is_tagged()).where(_TAGS.tag == tag, _BUILDS.digest.is_not(None))
+    return joined.join(schema.template_tags, _is_tagged()).where(
+        _TAGS.tag == bindparam("tag"), _BUILDS.digest.is_not(None)
+    )
 
 
-def _startable(connection: Connection, wanted: Select[tuple[Any, ...]]) -> Template | None:
+def _beside_names(build: Select[tuple[Any, ...]]) -> Select[tuple[Any, ...]]:
     """One statement, so that a template replaced meanwhile cannot show its old row with its new names."""
-    inner = wanted.subquery()
+    inner = build.subquery()
     outer = select(inner, _NAMES.name).outerjoin(_NAMES.name.table, _NAMES.template_id == inner.c.template_id)
-    rows = connection.execute(outer.order_by(_NAMES.position)).all()
+    return outer.order_by(_NAMES.position)
+
+
+# What every create runs is built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+_PROJECT, _NAME = bindparam("project", type_=schema.Text()), bindparam("name", type_=schema.Text())
+_NAMED = _beside_names(_build_of_tag().where(_named(_PROJECT, _NAME)).order_by(*_best_first(_PROJECT, _NAME)).limit(1))
+_PUBLIC = _beside_names(_build_of_tag().where(_public(bindparam("namespace", type_=schema.Text()), _NAME)).limit(1))
+
+
+def _startable(connection: Connection, wanted: Select[tuple[Any, ...]], values: Mapping[str, str]) -> Template | None:
+    rows = connection.execute(wanted, values).all()
     if not rows:
         return None
     names = tuple(each.name for each in rows if each.name is not None)
