@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import docker_target, gateway_overhead, guest_start, image_unpack, interpreter_rows, report, runsc_floor
 from bench.build_rows import ROWS as BUILD_ROWS
 from bench.measuring import chosen, measure
+from bench.neighbour_rows import ROWS as NEIGHBOUR_ROWS
 from bench.rows import POOL_ROWS, ROWS, SPARES, Row
 from bench.samples import Samples
 from bench.sleep_rows import HEAP_MIB
@@ -32,8 +33,8 @@ def main() -> None:
     wanted = _arguments()
     if os.geteuid() != 0:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
-    tables = (ROWS, POOL_ROWS, SLEEP_ROWS, BUILD_ROWS, interpreter_rows.ROWS)
-    rows, pool_rows, sleep_rows, build_rows, code_rows = (chosen(table, wanted.only) for table in tables)
+    tables = (ROWS, POOL_ROWS, SLEEP_ROWS, BUILD_ROWS, NEIGHBOUR_ROWS, interpreter_rows.ROWS)
+    rows, pool_rows, sleep_rows, build_rows, beside_rows, code_rows = (chosen(table, wanted.only) for table in tables)
     started = time.monotonic()
     print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="warren-bench-") as name:
@@ -44,12 +45,16 @@ def main() -> None:
             results = measure(rows, targets, wanted.scale)
             slept = measure(sleep_rows, warren, wanted.scale)
             rebuilt = measure(build_rows, warren, wanted.scale)
+            crowded = measure(beside_rows, warren, wanted.scale)
             single = [] if wanted.only else _single_lines(server, warren)
         pooled = _measure_pool(folder / "pooled", pool_rows, wanted, "base", SPARES)
         ran = _measure_pool(folder / "code", code_rows, wanted, interpreter_rows.TEMPLATE, interpreter_rows.SPARES)
     names = [target.name for target in targets]
     print("\n" + report.table(rows, names, results))
-    for table, found in ((pool_rows, pooled), (sleep_rows, slept), (build_rows, rebuilt), (code_rows, ran)):
+    others = (
+        (pool_rows, pooled), (sleep_rows, slept), (build_rows, rebuilt), (beside_rows, crowded), (code_rows, ran),
+    )  # fmt: skip
+    for table, found in others:
         if table:
             print("\n" + report.table(table, wanted.runtimes, found))
     print("\n" + "\n".join([*single, *report.growth_lines(wanted.runtimes, results)]))

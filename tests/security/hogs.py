@@ -3,8 +3,12 @@
 Each says `going` once it is under way, and goes on until it is ended, whatever its limits answer.
 """
 
+import json
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from e2b import Sandbox
 
@@ -77,6 +81,25 @@ going()
 while True:
     held.pop().close(); held.pop().close(); meet()
 """,
+    "socket buffers": """
+listener = socket.create_server(("127.0.0.1", 0), backlog=4096); held = []
+def fill(wire):
+    try:
+        while True: wire.send(bytes(1 << 18))
+    except OSError: pass
+try:
+    while len(held) < 500:
+        ours = socket.create_connection(listener.getsockname()); held.append((ours, listener.accept()[0]))
+        for end in held[-1]: end.setblocking(False)
+        fill(ours)
+except OSError: pass
+going()
+while True:
+    for ours, theirs in held:
+        try: theirs.recv(1 << 20)
+        except OSError: pass
+        fill(ours)
+""",
     "watches": """
 import ctypes
 libc = ctypes.CDLL(None); instances = []
@@ -98,8 +121,31 @@ while True:
     os.write(ours, b"x" * 64); os.read(theirs, 4096)
 """,
 }
-"""Kind -> program. Log spam comes through the API, and so is no program (test_neighbours.py)."""
+"""Kind -> program that goes on inside."""
+LOG_SPAM = """
+import json, os, sys, threading
+from e2b import Sandbox
+os.nice(19)  # a client elsewhere takes no processor of this machine
+hog = Sandbox.connect(sys.argv[1], **json.loads(sys.argv[2]))
+def start_and_end():
+    while True: hog.commands.run("true " + "x" * 3000)
+hog.commands.run("true")
+print("going", flush=True)
+for _ in range(4): threading.Thread(target=start_and_end).start()
+"""
+"""A client that fills the log of a sandbox as fast as the API lets it."""
 PLACE = "/tmp/hog.py"
+
+
+class Times(NamedTuple):
+    """Milliseconds of `true` in a sandbox, beside nothing and beside a hog."""
+
+    idle: float
+    beside: float
+
+    @property
+    def ratio(self) -> float:
+        return self.beside / self.idle
 
 
 def let_loose(hog: Sandbox, kind: str) -> Callable[[], None]:
@@ -111,8 +157,22 @@ def let_loose(hog: Sandbox, kind: str) -> Callable[[], None]:
     return lambda: handle.kill() and None
 
 
-def beside(quiet: Sandbox, begin: Callable[[], Callable[[], None]]) -> float:
-    """How many times longer `true` takes in a sandbox while something goes on beside it."""
+def spam_log(hog: Sandbox, options: Mapping[str, str]) -> Callable[[], None]:
+    """The same for the client that fills its log."""
+    arguments = [sys.executable, "-c", LOG_SPAM, hog.sandbox_id, json.dumps(dict(options))]
+    client = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"going\n"
+
+    def end() -> None:
+        client.kill()
+        client.communicate()
+
+    return end
+
+
+def beside(quiet: Sandbox, begin: Callable[[], Callable[[], None]]) -> Times:
+    """What `true` takes in a sandbox while something goes on beside it, and before and after."""
     box = WarrenBox(quiet)
     before = _median(box)
     end = begin()
@@ -120,7 +180,7 @@ def beside(quiet: Sandbox, begin: Callable[[], Callable[[], None]]) -> float:
         during = _median(box)
     finally:
         end()
-    return during / max(before, _median(box))
+    return Times(max(before, _median(box)), during)
 
 
 def _median(box: WarrenBox) -> float:

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -114,7 +114,11 @@ def in_sandbox(server: LocalServer, runtime: str) -> Iterator[InSandbox]:
 def in_docker(image: Path) -> Iterator[InDocker]:
     if not docker_target.installed():
         pytest.skip("docker is not installed: apt-get install docker.io")
-    with private_docker(image) as target:
+    with ExitStack() as stack:
+        try:
+            target = stack.enter_context(private_docker(image))
+        except RuntimeError as error:
+            pytest.skip(str(error))
         said = target.call("run", "-d", "--network", "none", docker_target.IMAGE, "sleep", "900")
         # The daemon's own parent: a process of the host that nobody inside may find.
         yield InDocker(target, said.decode().strip(), host_pid=_parent())

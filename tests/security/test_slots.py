@@ -61,7 +61,7 @@ async def test_rules_are_there_before_the_first_process_and_while_a_server_is_re
                 await asyncio.sleep(0.05)
 
 
-def _connections(address: str) -> list[str]:
+def connections(address: str) -> list[str]:
     """What the host's kernel remembers of an address, but for our own talk with the shell."""
     lines = CONNTRACK.read_text().splitlines()
     return [line for line in lines if f"={address} " in line and "dport=49983" not in line]
@@ -89,12 +89,12 @@ async def second_owner(
         assert "closed" not in await asyncio.to_thread(shell, first.address, talk)
         filler = "head -c 3000000 /dev/zero | tr '\\0' x"  # so that its counters are beyond what a young one has
         assert len(await asyncio.to_thread(shell, first.address, filler)) == 3_000_000
-        assert _connections(first.address)
+        assert connections(first.address)
         was = _traces(settings, first)
         await engine.destroy(first.id)
         second = await start(engine, runtime)
         assert second.address == first.address
-        found = _connections(second.address), was, _traces(settings, second)
+        found = connections(second.address), was, _traces(settings, second)
         assert "closed" not in await asyncio.to_thread(shell, second.address, talk)
         return found
 

@@ -52,16 +52,16 @@ def forge(lab: Lab, internet: Internet) -> tuple[list[str], list[str]]:
     ]
     with Sniffer(lab.bridge) as on_bridge, Sniffer(f"{lab.bridge}.{slots[1]}") as at_neighbour:
         sent = in_netns(
-            lab, slots[0], "/usr/bin/python3", "-c", SPOOF, *macs,
+            lab.bridge, slots[0], "/usr/bin/python3", "-c", SPOOF, *macs,
             lab.one.address, lab.two.address, lab.gateway, internet.servers[0],
         )  # fmt: skip
         assert sent.stdout == "sent\n", sent.stderr
     return on_bridge.frames, at_neighbour.frames
 
 
-def in_netns(lab: Lab, slot: int, *argv: str) -> subprocess.CompletedProcess[str]:
+def in_netns(bridge: str, slot: int, *argv: str) -> subprocess.CompletedProcess[str]:
     """Run a host's program on a slot's wire: an attacker who has the interface itself."""
-    path = Path("/run/warren", lab.bridge, "netns", str(slot))
+    path = Path("/run/warren", bridge, "netns", str(slot))
     return subprocess.run(["nsenter", f"--net={path}", *argv], capture_output=True, text=True, timeout=30)
 
 

@@ -39,6 +39,14 @@ MAX_OPEN_FILES = 65_536
 """RLIMIT_NOFILE inside; gVisor and Linux both handle it, more is only good for exhaustion."""
 MAX_TERMINALS = 256
 """Pseudo-terminals of one sandbox under crun: the kernel has 3,072 for all of a machine (kernel.pty.max)."""
+CONNECTIONS_MAX = 4096
+"""Connections that one sandbox may have open through the host."""
+CONNECTIONS_SHARE = 64
+"""Part of the table in which the host's kernel remembers connections that one sandbox may have, if that is less."""
+CONNECTIONS_RENEWAL_S = 32
+"""Seconds in which it may open as many anew: those that are closed are no longer counted, but remembered for 120 s."""
+CONNECTIONS_BURST = 2
+"""Times as many may be opened at once. All told, open and closed, one sandbox has a tenth of the table at most."""
 
 # --- one project -------------------------------------------------------------------------------------------
 PROJECT_MAX_SANDBOXES = 200

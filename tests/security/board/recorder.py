@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+MARKS = ("threat", "switched_off")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--board", type=Path, help="append a JSON line for each result")
@@ -17,9 +19,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     board: Path | None = item.config.getoption("--board")
     if board is not None and (report.when == "call" or not report.passed):
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        for mark in item.iter_markers("threat"):
-            runtime = mark.kwargs.get("runtime", parameters.get("runtime"))
-            line = {"rows": mark.args, "runtime": runtime, "test": item.nodeid, "outcome": report.outcome}
-            with board.open("a") as out:
-                out.write(json.dumps(line) + "\n")
+        lines = [
+            {
+                "mark": mark.name,
+                "rows": mark.args,
+                "runtime": mark.kwargs.get("runtime", parameters.get("runtime")),
+                "test": item.nodeid,
+                "outcome": report.outcome,
+                "why": report.longrepr[2] if isinstance(report.longrepr, tuple) else "",
+            }
+            for name in MARKS
+            for mark in item.iter_markers(name)
+        ]
+        with board.open("a") as out:
+            out.writelines(json.dumps(line) + "\n" for line in lines)
     return report

@@ -110,7 +110,7 @@ ROWS = {
     "C1": Row(
         "more memory than given",
         "a hard cgroup limit without swap, at which the largest process is ended, by the kernel (crun) or by guestd "
-        "(gVisor); where guestd does not answer the sandbox is ended",
+        "(gVisor); where guestd does not answer the sandbox is ended; what waits in sockets is bounded apart",
     ),
     "C2": Row(
         "a fork bomb: as `user`, as root, over a thousand users",
@@ -119,22 +119,26 @@ ROWS = {
     ),
     "C3": Row("a full disk", "a layer of a fixed size: an error inside and no more"),
     "C4": Row("memory through tmpfs, `/dev/shm`", "every memory file system has a size"),
-    "C5": Row("connections without end", "4,096 tracked ones a sandbox, 1,000 open requests through the gateway"),
+    "C5": Row(
+        "connections without end, opened and closed again, in the table that a machine has for all",
+        "a 64th of the table for each sandbox, 4,096 at most, and as many anew in 32 s after a first rush, so what is "
+        "closed and still remembered is bounded too; 1,000 open requests through the gateway",
+    ),
     "C6": Row(
         "floods of output, slow readers, many processes, many watchers",
         "bounded memory in guestd and in the server, back-pressure to the writer",
     ),
     "C7": Row(
         "a neighbour beside a sandbox at its worst: processors, memory, forks, disk, inodes, page cache, output, "
-        "packets, sockets, watches, terminals, log spam",
+        "packets, sockets and what waits in them, watches, terminals, log spam",
         "limits for each sandbox; processors go by weight: to each by its size, and to the server before all of them; "
         "`make attack` measures a neighbour's `true` beside each kind",
     ),
     "C8": Row(
         "what the kernel counts for a whole machine: inotify instances and watches, pending signals, message queues, "
-        "terminals",
-        "a sandbox's user namespace belongs to a host uid of its own, so they are counted for it alone; 256 terminals "
-        "(crun); gVisor has counts of its own",
+        "terminals, neighbours on a network, requests of io_setup",
+        "a sandbox's user namespace belongs to a host uid of its own, so they are counted for it alone; 256 terminals; "
+        "no route to neighbours, no io_setup (crun); gVisor has counts of its own",
     ),
     "D1": Row(
         "another project's sandboxes, keys and templates",

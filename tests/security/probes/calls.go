@@ -35,6 +35,7 @@ var dangerousCalls = []dangerous{
 	{"fsmount", 432, nil},
 	{"fspick", 433, []uintptr{^uintptr(99), text("/"), 0}},
 	{"init_module", 175, []uintptr{blank(), 64, text("")}},
+	{"io_setup", 206, []uintptr{65536, blank()}}, // all that the machine has, and what it has is not counted for a user
 	{"io_uring_enter", 426, nil},
 	{"io_uring_register", 427, nil},
 	{"io_uring_setup", 425, []uintptr{4, blank()}},
@@ -60,9 +61,10 @@ var dangerousCalls = []dangerous{
 	{"vhangup", 153, nil},
 }
 
-// answeredBySentry are calls that gVisor answers about itself: its own log, keys and memory policy.
+// answeredBySentry are calls that gVisor answers about itself: its own log, keys, memory policy and I/O.
 var answeredBySentry = map[string]bool{
 	"add_key": true, "keyctl": true, "request_key": true, "syslog": true, "mbind": true, "move_pages": true, "migrate_pages": true,
+	"io_setup": true,
 }
 
 var calls = append(perCall(), []probe{

@@ -14,6 +14,8 @@ from warren.engine.oci.bundle import CPU_PERIOD_US, CPU_SHARES, DEVICE_NUMBERS, 
 from warren.model.errors import EngineFailed
 from warren.model.sandbox import Resources
 
+SOCKET_SHARE = 4
+"""What waits in sockets may fill one quarter as much as the memory, on top of it: cgroup v1 counts it apart."""
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer")
 """Not cpuset and blkio: nothing is limited by them."""
 
@@ -31,10 +33,12 @@ class Setting:
 def settings(resources: Resources) -> Sequence[Setting]:
     """Memory without swap, processor time, processes, devices. In the order in which the kernel takes them."""
     memory = str(resources.memory_mb * MIB)
+    in_sockets = str(resources.memory_mb * MIB // SOCKET_SHARE)
     return [
         Setting("memory", "memory.limit_in_bytes", memory),
         Setting("memory", "memory.memsw.limit_in_bytes", memory, optional=True),
         Setting("memory", "memory.swappiness", "0", optional=True),
+        Setting("memory", "memory.kmem.tcp.limit_in_bytes", in_sockets, optional=True),
         Setting("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_US)),
         Setting("cpu", "cpu.cfs_quota_us", str(resources.cpu_count * CPU_PERIOD_US)),
         Setting("cpu", "cpu.shares", str(resources.cpu_count * CPU_SHARES)),

@@ -4,19 +4,22 @@ Nothing of another's tables is touched, and nothing that another table accepts i
 a packet has to pass all of them.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable
 from ipaddress import IPv4Address, collapse_addresses
+from pathlib import Path
 
 from warren.engine.oci.command import run
 from warren.engine.oci.slot import Slot, mac_of
+from warren.model import limits
 from warren.model.policy import CLOSED_BY_DEFAULT, EgressPolicy, Network
 
 NFT_DEADLINE_S = 10.0
 """Seconds for one nft transaction; normally 5 ms."""
 
-CONNECTIONS_MAX = 4096
-"""Connections that one sandbox may have open through the host: its table, shared by all, holds 262,144 by default."""
+TABLE_SIZE = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+"""Of the connections that the host's kernel remembers, for all sandboxes and itself."""
 SOURCE_ADDRESS = "@nh,96,32"
 DESTINATION_ADDRESS = "@nh,128,32"
 """Of an IPv4 packet, as plain numbers: connections are marked with the sandbox's address, see conntrack.py."""
@@ -52,6 +55,7 @@ table inet {table} {{
     set closed {{ type ipv4_addr; flags interval; elements = {{ {closed} }} }}
     set allowed {{ type ipv4_addr . ipv4_addr; flags interval; }}
     set denied {{ type ipv4_addr . ipv4_addr; flags interval; }}
+    set newcomers {{ type ipv4_addr; size 65535; flags dynamic; }}
     set connections {{ type ipv4_addr; size 65535; flags dynamic; }}
     set dropped {{ type ipv4_addr; size 65535; flags dynamic; counter; }}
     chain refuse {{
@@ -77,11 +81,15 @@ table inet {table} {{
         ip daddr @closed goto refuse
         fib daddr type != unicast goto refuse
         ct state established,related accept
-        ct state new add @connections {{ ip saddr ct count over {connections} }} goto refuse
+        ct status & confirmed == 0 jump first_packet
         ct mark set {source_address}
         ip saddr . ip daddr @allowed accept
         ip saddr . ip daddr @denied goto refuse
         accept
+    }}
+    chain first_packet {{
+        add @newcomers {{ ip saddr limit rate over {rate}/second burst {burst} packets }} goto refuse
+        add @connections {{ ip saddr ct count over {connections} }} goto refuse
     }}
     chain from_host {{
         type filter hook output priority -5; policy accept;
@@ -107,6 +115,7 @@ def table_name(bridge: str) -> str:
 def ruleset(bridge: str, network: Network) -> str:
     """Everything but the slots; replaces what an earlier server of this name left."""
     closed = ", ".join(str(block) for block in collapse_addresses(CLOSED_BY_DEFAULT))
+    connections = connections_each()
     return RULES.format(
         table=table_name(bridge),
         bridge=bridge,
@@ -114,10 +123,19 @@ def ruleset(bridge: str, network: Network) -> str:
         gateway=network[1],
         gateway_mac=mac_of(network[1]),
         closed=closed,
-        connections=CONNECTIONS_MAX,
+        connections=connections,
+        rate=max(1, connections // limits.CONNECTIONS_RENEWAL_S),
+        burst=connections * limits.CONNECTIONS_BURST,
         source_address=SOURCE_ADDRESS,
         destination_address=DESTINATION_ADDRESS,
     )
+
+
+def connections_each() -> int:
+    """How many one sandbox may have open through the host."""
+    with contextlib.suppress(FileNotFoundError):  # a kernel that has remembered none yet
+        return min(limits.CONNECTIONS_MAX, int(TABLE_SIZE.read_text()) // limits.CONNECTIONS_SHARE)
+    return limits.CONNECTIONS_MAX
 
 
 def removal(bridge: str) -> str:

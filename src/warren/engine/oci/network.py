@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Generator, Iterable, Sequence
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from warren.engine.oci import libc
@@ -18,6 +19,7 @@ from warren.model.errors import EngineFailed
 
 GUEST_INTERFACE = "eth0"
 STACKED_MOUNTS_MAX = 100
+RT_SCOPE_LINK = 253
 NUD_PERMANENT = 0x80
 NTF_MASTER = 0x04
 
@@ -111,6 +113,15 @@ def _make_namespace(slot: Slot, host_namespace: int) -> None:
         ip.link("set", index=index, state="up")
         ip.neigh("add", dst=str(slot.gateway), lladdr=slot.gateway_mac, ifindex=index, state=NUD_PERMANENT)
         ip.route("add", dst="default", gateway=str(slot.gateway))
+        _look_for_no_neighbours(ip, index, slot)
+
+
+def _look_for_no_neighbours(ip: Routes, index: int, slot: Slot) -> None:
+    """The kernel has one table of neighbours, of 1,024, for all namespaces: who asks for each address of a large one
+    would fill it for the host. So under crun they cannot be reached from within; gVisor has a table of its own."""
+    ip.route("add", dst=f"{slot.gateway}/32", oif=index, scope=RT_SCOPE_LINK)
+    for half in IPv4Interface(f"{slot.gateway}/{slot.prefix}").network.subnets():  # goes before the route of the whole
+        ip.route("add", dst=str(half), type="unreachable")
 
 
 def _plug_in(host: Routes, bridge: int, slot: Slot) -> None:

@@ -2,6 +2,9 @@
 
 What is not named is answered ENOSYS, as by an older kernel, so that libraries fall back. What is named in REFUSED is
 answered EPERM: programs know that answer and say something sensible.
+
+Not there, though it harms only others: asynchronous I/O of old (io_setup). The kernel has 65,536 requests of it for a
+whole machine (fs.aio-max-nr), counted for nobody in particular.
 """
 
 import errno
@@ -46,9 +49,8 @@ setresuid setreuid setrlimit setsid setuid sigaltstack sysinfo tgkill tkill unam
 WAITING = """
 alarm clock_getres clock_gettime clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait
 epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 futex futex_requeue futex_wait futex_waitv futex_wake
-get_thread_area gettimeofday io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit nanosleep poll ppoll
-pselect6 select set_thread_area signalfd signalfd4 time timer_create timer_delete timer_getoverrun timer_gettime
-timer_settime timerfd_create timerfd_gettime timerfd_settime times
+get_thread_area gettimeofday nanosleep poll ppoll pselect6 select set_thread_area signalfd signalfd4 time timer_create
+timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times
 """
 TALKING = """
 accept accept4 bind connect getpeername getsockname getsockopt listen mq_getsetattr mq_notify mq_open mq_timedreceive
