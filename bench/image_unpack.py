@@ -62,7 +62,7 @@ def measure(cache: Path) -> Unpacked:
 
 async def _take_in(packed: Path, folder: Path) -> float:
     """Seconds from where the layers are there to where the image is."""
-    images = OciImages(folder, parse_registries((), (), ()), adopt=lambda *_: None, has=lambda _: False)
+    images = OciImages(folder, parse_registries((), (), ()), adopt=lambda *_: None, use=lambda _: False)
     images.open()
     began: list[float] = []
 

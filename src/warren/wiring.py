@@ -27,18 +27,20 @@ from warren.contracts.store import Store
 from warren.control.activity import Activity
 from warren.control.build_bench import Bench
 from warren.control.build_layers import Layers
-from warren.control.building import TemplateBuilder
+from warren.control.building import Archives, TemplateBuilder
 from warren.control.builds import Builds
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
 from warren.control.denials import Denials
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking
+from warren.control.garbage import Garbage
 from warren.control.health import GuestHealth
 from warren.control.identity import load_identity, settle
 from warren.control.idleness import Idleness
 from warren.control.keys import Keys
 from warren.control.launching import Launcher
+from warren.control.leases import Leases
 from warren.control.live import LiveSandboxes
 from warren.control.memory import MemoryRelief
 from warren.control.observation import Observations
@@ -128,6 +130,7 @@ class _Grounds:
     live: LiveSandboxes
     images: TemplateFiles
     layers: Layers
+    leases: Leases
     workshop: Workshop | None
 
 
@@ -163,7 +166,8 @@ def build_control(
     on = _Grounds(
         server_id=load_identity(settings.state_dir).id, engine=engine, guest=guest, store=store, work=work, audit=audit,
         clock=SystemClock(), ids=SystemIds(), meters=meters, tokens=tokens, live=LiveSandboxes(tokens, meters),
-        images=TemplateFiles(settings.templates_dir), layers=Layers(settings.layers_dir), workshop=workshop,
+        images=TemplateFiles(settings.templates_dir), layers=Layers(settings.layers_dir), leases=Leases(),
+        workshop=workshop,
     )  # fmt: skip
     life, activity = _build_life(settings, on), Activity(on.clock)
     snapshots = _build_snapshots(on, life)
@@ -172,11 +176,13 @@ def build_control(
     )  # fmt: skip
     templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images)
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
+    images = source and source(on.images)
+    garbage = _build_garbage(on, life, images)
     if builder is None and workshop is not None:
-        builder = _build_builder(on, life, workshop, templates, uploads, source and source(on.images))
+        builder = _build_builder(on, life, workshop, templates, uploads.path, images, garbage)
     builds = Builds(
         server_id=on.server_id, builder=builder, store=store, clock=on.clock, ids=on.ids, templates=templates,
-        uploads=uploads, work=work, meters=meters, audit=audit,
+        uploads=uploads, leases=on.leases, garbage=garbage, work=work, meters=meters, audit=audit,
     )  # fmt: skip
     context = Context(
         sandboxes=_build_sandboxes(on, life, snapshots), observations=observations, templates=templates, builds=builds,
@@ -184,7 +190,7 @@ def build_control(
         secrets=_build_secrets(settings, on), volumes=_build_volumes(settings, on),
         volume_files=VolumeFiles(engine=engine, store=store, tokens=tokens),
         domain=settings.public_domain, spares=life.spares, meters=meters,
-        audit=audit,
+        audit=audit, garbage=garbage, root_key=settings.state_dir / LOCAL_KEY,
     )  # fmt: skip
     return Control(
         server_id=on.server_id,
@@ -217,7 +223,9 @@ def build_control(
 
 def _build_life(settings: Settings, on: _Grounds) -> _Life:
     engine, store, clock, ids, work = on.engine, on.store, on.clock, on.ids, on.work
-    checkpoints = Checkpoints(engine=engine, store=store, ids=ids, layers=on.layers.checkpoints)
+    checkpoints = Checkpoints(
+        engine=engine, store=store, ids=ids, layers=lambda: on.layers.checkpoints() | on.leases.all()
+    )
     ending = Ending(
         engine=engine, store=store, clock=clock, live=on.live, checkpoints=checkpoints,
         work=work, meters=on.meters, audit=on.audit,
@@ -254,14 +262,22 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
     return _Life(checkpoints, relief, ending, watches, pausing, memory, spares, starting, resuming)
 
 
+def _build_garbage(on: _Grounds, life: _Life, source: ImageSource | None) -> Garbage:
+    return Garbage(
+        engine=on.engine, store=on.store, clock=on.clock, images=on.images, source=source, layers=on.layers,
+        checkpoints=life.checkpoints, leases=on.leases, memories={} if life.memory is None else life.memory.taken,
+    )  # fmt: skip
+
+
 def _build_builder(  # noqa: PLR0917  # all of it, in one place
-    on: _Grounds, life: _Life, workshop: Workshop, templates: Templates, uploads: Uploads, source: ImageSource | None
-) -> Builder:
+    on: _Grounds, life: _Life, workshop: Workshop, templates: Templates, archives: Archives,
+    source: ImageSource | None, garbage: Garbage,
+) -> Builder:  # fmt: skip
     bench = Bench(engine=on.engine, guest=on.guest, relief=life.relief, tokens=on.tokens, ids=on.ids)
     return TemplateBuilder(
         engine=on.engine, workshop=workshop, bench=bench, services=Services(workshop), clock=on.clock,
-        templates=templates, images=on.images, source=source, archives=uploads.path, layers=on.layers,
-        checkpoints=life.checkpoints,
+        templates=templates, images=on.images, source=source, archives=archives, layers=on.layers,
+        checkpoints=life.checkpoints, leases=on.leases, garbage=garbage,
     )  # fmt: skip
 
 
@@ -305,7 +321,8 @@ def prepare_state(settings: Settings) -> None:
 
 def opened_images(settings: Settings, files: TemplateFiles) -> ImageSource:
     known = parse_registries(settings.registry_mirrors, settings.registry_insecure, settings.registry_private)
-    images = OciImages(settings.images_dir, known, adopt=files.adopt, has=files.has)
+    images = OciImages(settings.images_dir, known, adopt=files.adopt, use=files.use)
+    files.open()
     images.open()
     return images
 

@@ -49,7 +49,7 @@ async def _make_built_in(work: Path, target: Path, name: str, image: Image) -> N
         work / "images",
         parse_registries((), (), ()),
         adopt=lambda path, _: os.link(path, target / "rootfs.erofs"),
-        has=lambda _: False,
+        use=lambda _: False,
     )
     source.open()
     made = await source.take_in(image.archive(work), lambda *_: None)

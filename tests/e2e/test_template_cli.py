@@ -83,7 +83,56 @@ def test_a_dockerfile_becomes_a_template_and_travels_as_a_file(
     names = {entry for row in json.loads(succeed(builder, "list", "--json")) for entry in row["aliases"]}
     assert {name, f"{name}-again"} <= names
     succeed(builder, "delete", name, f"{name}-again")
-    succeed(builder, "prune")
+
+
+def age(builder: LocalServer) -> None:
+    """Images and layers were last used long ago."""
+    for path in [*(builder.state / "templates").iterdir(), *(builder.state / "build-cache").iterdir()]:
+        os.utime(path, (1, 1))
+
+
+def images_of(builder: LocalServer) -> set[str]:
+    return {path.name for path in (builder.state / "templates").iterdir() if (path / "rootfs.erofs").exists()}
+
+
+def deleted_files_on_loop_devices(builder: LocalServer) -> list[str]:
+    backing = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return [file for file in backing if str(builder.state / "templates") in file and "(deleted)" in file]
+
+
+def test_prune_takes_what_nothing_stands_on_and_frees_its_disk(builder: LocalServer, folder: Path) -> None:
+    def build(content: str) -> str:
+        (folder / "run.sh").write_text(f"#!/bin/bash\necho {content}\n")
+        return succeed(builder, "build", str(folder), "--name", "moving", "--build-arg", "TAG=12", "--cpu", "1")
+
+    start = images_of(builder)
+    build("first")
+    first = images_of(builder) - start
+    options: dict[str, Any] = {**builder.options, "api_headers": {"X-Warren-Runtime": "crun"}}
+    with (
+        Sandbox.create("moving", timeout=300, **options) as runs,
+        Sandbox.create("moving", timeout=300, **builder.options) as sleeps,
+    ):
+        sleeps.pause()
+        build("other")  # the tag goes on, the first image stays for these two
+        age(builder)
+        gone = json.loads(succeed(builder, "prune", "--json"))
+        assert gone["images"] >= 1, "what was fetched to build from is a cache"
+        assert gone["layers"] >= 2
+        kept = images_of(builder)
+        assert len(kept & first) == len(kept - first - start) == 1
+        assert runs.commands.run("./run.sh").stdout == "first\n"
+        sleeps.connect()
+        assert sleeps.commands.run("./run.sh").stdout == "first\n"
+        assert inside(builder, "moving", "crun", "./run.sh") == "other\n"
+    age(builder)
+    assert json.loads(succeed(builder, "prune", "--json"))["images"] == 1
+    assert not images_of(builder) & first
+    assert deleted_files_on_loop_devices(builder) == []
+    build("first")
+    assert images_of(builder) & first, "built anew from the registry, it is the same"
+    assert inside(builder, "moving", "crun", "./run.sh") == "first\n"
+    succeed(builder, "delete", "moving")
 
 
 def test_a_failing_step_names_its_line(builder: LocalServer, folder: Path) -> None:

@@ -40,7 +40,7 @@ def source(tmp_path: Path) -> Open:
             tmp_path / "images",
             parse_registries(mirrors, insecure, private),
             adopt=lambda _, digest: adopted.add(digest),
-            has=adopted.__contains__,
+            use=adopted.__contains__,
         )
         images.open()
         return images

@@ -38,7 +38,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.images = OciImages(
-            self.folder / "images", parse_registries((), (), ()), adopt=self._adopt, has=self.adopted.__contains__
+            self.folder / "images", parse_registries((), (), ()), adopt=self._adopt, use=self.adopted.__contains__
         )
         self.images.open()
 

@@ -22,6 +22,8 @@ from warren.control.build_layers import Layers
 from warren.control.building import TemplateBuilder
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.garbage import Garbage
+from warren.control.leases import Leases
 from warren.control.memory import MemoryRelief
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles, Templates
@@ -62,7 +64,8 @@ class Site:
         self.uploads = state / "uploads"
         self.uploads.mkdir()
         self.lines: list[tuple[str | None, str]] = []
-        workshop = GuestWorkshop()
+        workshop, leases = GuestWorkshop(), Leases()
+        checkpoints = Checkpoints(engine=engine, store=self.store, ids=ids, layers=self.layers.checkpoints)
         relief = MemoryRelief(
             engine=engine, guest=guest, store=self.store, clock=clock, live=None, ending=None, meters=None
         )  # pyright: ignore[reportArgumentType]
@@ -77,8 +80,13 @@ class Site:
             source=None,
             archives=lambda template, name: self.uploads / template / name,
             layers=self.layers,
-            checkpoints=Checkpoints(engine=engine, store=self.store, ids=ids, layers=self.layers.checkpoints),
-        )
+            checkpoints=checkpoints,
+            leases=leases,
+            garbage=Garbage(
+                engine=engine, store=self.store, clock=clock, images=self.images, source=None, layers=self.layers,
+                checkpoints=checkpoints, leases=leases, memories={},
+            ),
+        )  # fmt: skip
 
     async def begin(self) -> None:
         with open(self.machine.image.path, "rb") as file:

@@ -47,6 +47,7 @@ LINES: dict[tuple[str, str], Line] = {
     ("GET", "/health"): _OWN,
     ("GET", "/metrics"): _OWN,
     ("GET", "/machine"): _OWN,
+    ("POST", "/machine/prune"): _OWN,
     ("GET", "/teams"): _OWN,
     ("GET", "/api-keys"): _OWN,
     ("POST", "/api-keys"): Line(body={"name": "new"}),
@@ -111,7 +112,7 @@ LINES: dict[tuple[str, str], Line] = {
     ("DELETE", _SECRET): Line(Names.SECRET),
 }
 
-WITH_KEY = [route for route in ROUTES if route.access is Access.KEY]
+WITH_KEY = [route for route in ROUTES if route.access in (Access.KEY, Access.ROOT)]
 
 
 def line_of(route: Route) -> Line:

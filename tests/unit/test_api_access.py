@@ -23,6 +23,7 @@ NOBODY_S_SANDBOX = "i" + "0" * 20
 NOBODY_S_KEY = "6a1f3c9e-0000-4000-8000-00000000dead"
 OPEN_PATHS = {"/health"}
 """All that answers without a key. Whatever joins them has to be put here on purpose."""
+ROOT_PATHS = {"/machine/prune"}
 LOCAL_PATHS = {"/metrics", "/machine"}
 SIGNED_PATHS = {"/templates/{template_id:path}/files/{files_hash}"}
 DOCUMENT_PATHS = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
@@ -67,8 +68,23 @@ async def test_every_route_has_a_line_and_an_access_that_was_chosen(server: ApiS
     assert {route.path for route in ROUTES if route.access is Access.OPEN} == OPEN_PATHS
     assert {route.path for route in ROUTES if route.access is Access.LOCAL} == LOCAL_PATHS
     assert {route.path for route in ROUTES if route.access is Access.SIGNED} == SIGNED_PATHS
+    assert {route.path for route in ROUTES if route.access is Access.ROOT} == ROOT_PATHS
     variables = {title(route) for route in ROUTES if "{" in route.path}
     assert variables == {title(route) for what in Names if what is not Names.NOTHING for route in naming(what)}
+
+
+async def test_what_touches_all_projects_takes_the_key_of_this_machine_s_root(server: ApiServer) -> None:
+    file = server.control.context.root_key
+    for content in (None, "", "\n", server.key[:-1], server.key + "x"):
+        if content is not None:
+            file.write_text(content)
+        for route in (route for route in ROUTES if route.access is Access.ROOT):
+            answer = await ask(server, route)
+            assert (answer.status_code, answer.json()["error_code"]) == (403, "forbidden"), content
+    file.write_text(server.key + "\n")
+    for route in (route for route in ROUTES if route.access is Access.ROOT):
+        assert (await ask(server, route)).status_code == route.status
+    file.unlink()
 
 
 @pytest.fixture(scope="module")

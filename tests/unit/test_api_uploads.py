@@ -191,6 +191,8 @@ async def test_uploads_go_with_their_template_and_with_time(tmp_path: Path, monk
         (tmp_path / "uploads" / asked["templateID"] / ".half").write_bytes(b"x")
         await server.control.context.uploads.sweep()
         assert len(kept(tmp_path)) == 2
+        await server.control.context.builds.recover()
+        assert [path.name for path in kept(tmp_path)] == [HASH], "a server that starts clears what was half-taken"
         monkeypatch.setattr(limits, "UPLOAD_KEPT_S", -60)
         await server.control.context.uploads.sweep()
         assert list((tmp_path / "uploads").iterdir()) == []

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -51,6 +50,8 @@ class Server:
         if what == "POST /v2/templates/t1/builds/b1":
             self.seen()
             return httpx.Response(202)
+        if what == "POST /machine/prune":
+            return httpx.Response(200, json={"images": 2, "layers": 3, "bytes": 5_000_000})
         if what in ("PUT /put/here", "DELETE /templates/old"):
             return httpx.Response(204)
         return httpx.Response(404, json={"code": 404, "error_code": "template_not_found", "message": "not there"})
@@ -234,22 +235,18 @@ def test_export_refuses_a_damaged_image_and_leaves_no_file(exported: Path, machi
     assert [path for path in tmp_path.iterdir() if "again" in path.name] == []
 
 
-def test_prune_spares_what_is_used_and_what_is_new(
-    exported: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+def test_prune_asks_this_machine_s_own_server_with_its_root_s_key(
+    machine: Machine, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders = machine.settings().templates_dir
-    shelf = Shelf(machine.settings().images_dir)
-    for name in ("aa", "bb", "cc"):
-        (folders / name).mkdir()
-        (folders / name / "rootfs.erofs").write_bytes(b"x" * 1000)
-    for path in folders.iterdir():
-        if path.name != "cc":
-            os.utime(path, (1, 1))
-    shelf.put("sha256:" + "1" * 64, FetchedImage("sha256:bb"))
-    capsys.readouterr()
-    assert run(["template", "prune", "--json"], machine) == 0
-    assert json.loads(capsys.readouterr().out) == [{"digest": "sha256:aa", "bytes": 1000}]
-    assert {path.name for path in folders.iterdir()} == {DIGEST.removeprefix("sha256:"), "bb", "cc"}
+    state = machine.settings().state_dir
+    state.mkdir()
+    (state / "local-key").write_text("e2b_root\n")
+    elsewhere = {**machine.environ, "E2B_API_URL": "http://elsewhere:1"}
+    there = Machine(elsewhere, True, machine.serve, machine.prepare, machine.transport)
+    assert run(["template", "prune"], there) == 0
+    assert capsys.readouterr().out == "2 images and 3 layers deleted, 5 MB\n"
+    assert server.asked[-1].headers["X-API-KEY"] == "e2b_root"
+    assert server.asked[-1].url.host == "127.0.0.1"
 
 
 def test_only_root_reaches_the_files(machine: Machine, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,10 @@
 """The index of what builds have left."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from warren.control.build_layers import Layers, Leaving
-from warren.model import limits
 
 MIB = 1024 * 1024
 
@@ -52,18 +50,3 @@ def test_half_written_entries_are_cleared(tmp_path: Path) -> None:
     (tmp_path / ".key.files").write_text("{")
     Layers(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_longest_unused_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LAYERS_KEPT_MB", 2)
-    layers, now = Layers(tmp_path), 1_000_000_000.0
-    for age, name in enumerate("abc"):
-        layers.put(name, Leaving.FILES, f"c{name}", MIB)
-        os.utime(tmp_path / f"{name}.files", (now - age, now - age))
-    layers.put("i", Leaving.IMAGE, "sha256:x")
-    os.utime(tmp_path / "i.image", (now - 50, now - 50))
-    assert [layer.key for layer in layers.surplus(now)] == ["c"]
-    old = now - limits.LAYERS_KEPT_S - 1
-    os.utime(tmp_path / "i.image", (old, old))
-    os.utime(tmp_path / "a.files", (old, old))
-    assert {layer.key for layer in layers.surplus(now)} == {"i", "a"}

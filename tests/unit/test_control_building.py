@@ -17,6 +17,8 @@ from warren.control.build_layers import Layers, Leaving
 from warren.control.building import TemplateBuilder
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.garbage import Garbage
+from warren.control.leases import Leases
 from warren.control.live import LiveSandboxes
 from warren.control.memory import MemoryRelief
 from warren.control.sandbox_end import Ending
@@ -49,7 +51,17 @@ class Site:
         (folder / "images").mkdir()
         self.images = TemplateFiles(folder / "images")
         self.layers = Layers(folder / "layers")
-        self.checkpoints = Checkpoints(engine=engine, store=self.store, ids=ids, layers=self.layers.checkpoints)
+        self.leases, self.memories = Leases(), dict[str, str]()
+        self.checkpoints = Checkpoints(
+            engine=engine,
+            store=self.store,
+            ids=ids,
+            layers=lambda: self.layers.checkpoints() | self.leases.all(),
+        )
+        self.garbage = Garbage(
+            engine=engine, store=self.store, clock=clock, images=self.images, source=None, layers=self.layers,
+            checkpoints=self.checkpoints, leases=self.leases, memories=self.memories,
+        )  # fmt: skip
         meters = Meters()
         relief = MemoryRelief(
             engine=engine, guest=self.guest, store=self.store, clock=clock, live=LiveSandboxes(tokens, meters),
@@ -70,6 +82,8 @@ class Site:
             archives=lambda template, name: self.uploads / name,
             layers=self.layers,
             checkpoints=self.checkpoints,
+            leases=self.leases,
+            garbage=self.garbage,
         )
 
     async def begin(self) -> None:

@@ -25,8 +25,10 @@ def _errors(model: type[ErrorOut]) -> dict[int | str, dict[str, Any]]:
 
 
 _ERRORS = {access: _errors(VolumeErrorOut if access is Access.VOLUME else ErrorOut) for access in Access}
+_BY_KEY = [Security(APIKeyHeader(name="X-API-KEY", auto_error=False))]
 _DOCUMENTED = {
-    Access.KEY: [Security(APIKeyHeader(name="X-API-KEY", auto_error=False))],
+    Access.KEY: _BY_KEY,
+    Access.ROOT: _BY_KEY,
     Access.VOLUME: [Security(HTTPBearer(auto_error=False))],
 }
 """For the OpenAPI document; `api.auth` is what looks."""

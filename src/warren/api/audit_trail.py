@@ -31,6 +31,7 @@ KINDS: Mapping[tuple[str, str], Kind] = {
     ("POST", "/v2/templates/{template_id:path}/builds/{build_id}"): Kind.TEMPLATE_BUILD,
     ("DELETE", "/templates/{template_id:path}/builds/{build_id}"): Kind.TEMPLATE_BUILD,
     ("PUT", "/templates/{template_id:path}/files/{files_hash}"): Kind.TEMPLATE_UPLOAD,
+    ("POST", "/machine/prune"): Kind.TEMPLATE_PRUNE,
     ("POST", "/templates/tags"): Kind.TEMPLATE_TAG,
     ("DELETE", "/templates/tags"): Kind.TEMPLATE_TAG,
     ("PATCH", "/v2/templates/{template_id:path}"): Kind.TEMPLATE_PUBLISH,

@@ -1,11 +1,13 @@
 """The use cases that handlers call; put on the application once by `api.app`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import Request
 
 from warren.contracts.audit import Audit
 from warren.control.builds import Builds
+from warren.control.garbage import Garbage
 from warren.control.keys import Keys
 from warren.control.observation import Observations
 from warren.control.sandboxes import Sandboxes
@@ -21,7 +23,8 @@ from warren.telemetry.meters import Meters
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`domain` is what clients build host names of sandboxes from."""
+    """`domain` is what clients build host names of sandboxes from; `root_key` the file with the key of this machine's
+    root."""
 
     sandboxes: Sandboxes
     observations: Observations
@@ -37,6 +40,8 @@ class Context:
     domain: str
     meters: Meters
     audit: Audit
+    garbage: Garbage
+    root_key: Path
 
 
 def context(request: Request) -> Context:

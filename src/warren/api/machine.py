@@ -1,11 +1,14 @@
-"""Handler of `GET /machine`: what this machine has, and what of it is promised."""
+"""Handlers of `/machine`: what this machine has, and what of it is promised; the room that a prune makes."""
 
 from typing import Any
 
 from fastapi import Request
 
+from warren.api.auth import root
 from warren.api.context import context
+from warren.api.schemas import PruneOut
 from warren.api.scrape import require_local_or_key
+from warren.model import limits
 
 
 async def machine(request: Request) -> dict[str, Any]:
@@ -27,3 +30,10 @@ async def machine(request: Request) -> dict[str, Any]:
             "limit": room.disk_limit,
         },
     }
+
+
+async def prune(request: Request) -> PruneOut:
+    """Of all projects. Raises Unauthenticated, Forbidden."""
+    await root(request)
+    gone = await context(request).garbage.collect(limits.PRUNE_KEPT_S)
+    return PruneOut(images=gone.images, layers=gone.layers, bytes=gone.bytes)

@@ -30,6 +30,8 @@ class Access(enum.Enum):
     """No key: the URL is signed for this one request."""
     KEY = "key"
     """Any key; the handler sees only what the key's project owns."""
+    ROOT = "root"
+    """The key of this machine's root alone: what touches all projects."""
     VOLUME = "volume"
     """The token of the volume in the path, and nothing else."""
 
@@ -53,6 +55,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", 204, Access.OPEN, projects.health),
     Route("GET", "/metrics", 200, Access.LOCAL, scrape.metrics),
     Route("GET", "/machine", 200, Access.LOCAL, machine.machine),
+    Route("POST", "/machine/prune", 200, Access.ROOT, machine.prune),
     Route("GET", "/teams", 200, _K, projects.teams),
     Route("GET", "/api-keys", 200, _K, projects.list_keys),
     Route("POST", "/api-keys", 201, _K, projects.create_key),

@@ -412,3 +412,11 @@ class PoolOut(BaseModel):
     diskSizeMB: int
     ready: int
     wanted: int
+
+
+class PruneOut(BaseModel):
+    """Warren's own: what a prune has deleted."""
+
+    images: int
+    layers: int
+    bytes: int

@@ -11,7 +11,6 @@ import json
 import os
 import tarfile
 import tempfile
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,10 +20,10 @@ from urllib.parse import quote
 
 import click
 
-from warren.cli import display
+from warren.cli import address, display
 from warren.cli.invocation import json_option, rest
 from warren.cli.machine import Machine
-from warren.cli.rest import Json
+from warren.cli.rest import Json, Rest
 from warren.cli.template_build import follow
 from warren.contracts.building import FetchedImage
 from warren.model import limits
@@ -35,8 +34,6 @@ DESCRIPTION, IMAGE = "template.json", "rootfs.erofs"
 DESCRIPTION_BYTES = 1024 * 1024
 PIECE_BYTES = 1024 * 1024
 EROFS_MAGIC, MAGIC_OFFSET = b"\xe2\xe1\xf5\xe0", 1024
-UNUSED_S = 3600
-"""Seconds that an image stays for a build that has just begun with it."""
 DEFAULTS = {"USER": "user", "WORKDIR": "/home/user"}
 """Where every build begins."""
 
@@ -120,28 +117,17 @@ def export(machine: Machine, name: str, file: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def prune(machine: Machine, as_json: bool) -> None:
-    """Delete images that no template, sandbox or snapshot stands on, and no build of the last hour. Needs root."""
-    from warren.images.shelf import Shelf
+    """Delete images that no template, sandbox or snapshot stands on, and cached layers; none used in the last hour.
 
-    settings = _roots_settings(machine)
-    shelf = Shelf(settings.images_dir)
-    kept = asyncio.run(_referenced(settings)) | {
-        digest for digest, used in shelf.last_uses().items() if used > time.time() - UNUSED_S
-    }
-    gone: dict[str, int] = {}
-    for folder in settings.templates_dir.iterdir() if settings.templates_dir.is_dir() else ():
-        digest = f"sha256:{folder.name}"
-        if digest in kept or folder.stat().st_mtime > time.time() - UNUSED_S:
-            continue
-        gone[digest] = sum(path.stat().st_size for path in folder.iterdir())
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
-    shelf.forget(frozenset(gone))
+    The server does so itself with what has not been used for long. Needs root and a running server.
+    """
+    own_server = address.find({}, _roots_settings(machine))
+    with Rest(own_server, machine.transport) as server:
+        gone = server.post("/machine/prune", {})
     if as_json:
-        display.as_json([{"digest": digest, "bytes": size} for digest, size in gone.items()])
+        display.as_json(gone)
     else:
-        click.echo(f"{len(gone)} images deleted, {sum(gone.values()) / 1e6:.0f} MB")
+        click.echo(f"{gone['images']} images and {gone['layers']} layers deleted, {gone['bytes'] / 1e6:.0f} MB")
 
 
 def _roots_settings(machine: Machine) -> Settings:
@@ -165,7 +151,11 @@ def _take_template(settings: Settings, path: Path) -> Taken:
     from warren.control.templates import TemplateFiles
 
     settings.templates_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tarfile.open(path, "r:") as archive, tempfile.NamedTemporaryFile(dir=settings.templates_dir.parent) as copy:
+    with (
+        tarfile.open(path, "r:") as archive,
+        # The server clears what begins with a dot, should this process be killed.
+        tempfile.NamedTemporaryFile(prefix=".", dir=settings.templates_dir) as copy,
+    ):
         described = _read_description(archive)
         member = archive.next()
         image = archive.extractfile(member) if member and member.isreg() and member.name == IMAGE else None
@@ -224,7 +214,7 @@ def _take_image(settings: Settings, path: Path, quiet: bool) -> Taken:
         settings.images_dir,
         parse_registries((), (), ()),
         adopt=TemplateFiles(settings.templates_dir).adopt,
-        has=lambda digest: (settings.templates_dir / digest.removeprefix("sha256:") / IMAGE).exists(),
+        use=TemplateFiles(settings.templates_dir).use,
     )
     with _as_archive(path) as archive:
         found = asyncio.run(images.take_in(archive, lambda _, text, __: None if quiet else click.echo(text, err=True)))
@@ -287,17 +277,6 @@ async def _described(settings: Settings, name: str) -> dict[str, Any]:
         "readyCommand": found.ready_command,
         "created": found.created_at.isoformat(),
     }
-
-
-async def _referenced(settings: Settings) -> frozenset[str]:
-    from warren.store.sql import SqlStore
-
-    store = SqlStore(settings.database)
-    await store.open()
-    try:
-        return await store.referenced_images()
-    finally:
-        await store.close()
 
 
 def _digest(file: IO[bytes]) -> str:

@@ -56,3 +56,7 @@ class ImageSource(Protocol):
         what the registry refuses and for images that break a limit; NoSpace. After an error nothing partial is left.
         """
         ...
+
+    def forget(self, digests: frozenset[str]) -> None:
+        """Images with these digests are here no more. Blocks."""
+        ...

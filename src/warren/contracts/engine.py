@@ -234,6 +234,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def drop_image(self, image: TemplateImage) -> None:
+        """Let go of what is held of a template image that is being deleted, so that its disk comes free. Idempotent.
+
+        Sandboxes that were started from it go on.
+        """
+        ...
+
     async def freeze(self, sandbox_id: str) -> None:
         """Stop every process where it is, in memory. Idempotent. Raises SandboxNotFound."""
         ...

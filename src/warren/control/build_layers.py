@@ -14,10 +14,6 @@ from typing import Any, cast
 
 import structlog
 
-from warren.model import limits
-
-_MIB = 1024 * 1024
-
 log = structlog.get_logger(__name__)
 
 
@@ -76,21 +72,13 @@ class Layers:
 
     def checkpoints(self) -> set[str]:
         """Those that entries name."""
-        return {layer.value for layer in self._all() if layer.kind is not Leaving.IMAGE}
+        return {layer.value for layer in self.all() if layer.kind is not Leaving.IMAGE}
 
-    def surplus(self, now: float) -> list[Layer]:
-        """What has not been used for long, and what is beyond the room for layers; the longest unused first."""
-        found = sorted(self._all(), key=lambda layer: layer.used_at)
-        size = sum(layer.bytes for layer in found)
-        going: list[Layer] = []
-        for layer in found:
-            if layer.used_at > now - limits.LAYERS_KEPT_S and (size <= limits.LAYERS_KEPT_MB * _MIB or not layer.bytes):
-                continue
-            size -= layer.bytes
-            going.append(layer)
-        return going
+    def all(self) -> list[Layer]:
+        """Those that can be read."""
+        return list(self._read_all())
 
-    def _all(self) -> Iterator[Layer]:
+    def _read_all(self) -> Iterator[Layer]:
         for path in self._folder.iterdir():
             if not path.name.startswith(".") and (found := _read(path)) is not None:
                 yield found

@@ -22,6 +22,8 @@ from warren.control.build_layers import Layers, Leaving
 from warren.control.build_steps import Planned, Stage, chain, plan
 from warren.control.build_work import Worker
 from warren.control.checkpoints import Checkpoints
+from warren.control.garbage import Garbage
+from warren.control.leases import Leases
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles, Templates
 from warren.model import limits
@@ -86,11 +88,13 @@ class TemplateBuilder:
         archives: Archives,
         layers: Layers,
         checkpoints: Checkpoints,
+        leases: Leases,
+        garbage: Garbage,
     ) -> None:
         self._engine, self._workshop, self._bench, self._clock = engine, workshop, bench, clock
         self._services = services
         self._templates, self._images, self._source = templates, images, source
-        self._layers, self._checkpoints = layers, checkpoints
+        self._layers, self._checkpoints, self._leases, self._garbage = layers, checkpoints, leases, garbage
         self._worker = Worker(workshop, archives)
 
     async def build(self, order: BuildOrder, say: Say) -> Built:
@@ -108,13 +112,13 @@ class TemplateBuilder:
         )
         with _naming(FINALIZE_STEP):
             built = replace(built, checkpoint_id=await self._memory(planned, built, image, say))
-        await self._collect()
+        await self._garbage.tidy()
         return built
 
     async def _planned(self, order: BuildOrder, say: Say) -> _Plan:
         recipe = order.recipe
         digest, stage = await self._base(order, say)
-        image = self._images.at(digest)
+        image = self._held(order, digest)
         runtime = self._engine.runtimes[0]
         disk_mb = max(order.resources.disk_mb, limits.BUILD_DISK_MB)
         key = chain(order.project.id, runtime, disk_mb, digest)
@@ -140,10 +144,10 @@ class TemplateBuilder:
                 say(LogLevel.INFO, _titled(planned, step), step.number)
             return planned.image
         if not planned.is_forced and (digest := self._layers.find(planned.last_key, Leaving.IMAGE)) is not None:
-            if self._images.has(digest):
+            if self._images.use(digest):
                 for step in planned.steps:
                     say(LogLevel.INFO, _titled(planned, step, cached=True), step.number)
-                return self._images.at(digest)
+                return self._held(planned.order, digest)
             self._layers.drop(planned.last_key, Leaving.IMAGE)
         while True:
             done, restore = self._begin(planned)
@@ -154,6 +158,12 @@ class TemplateBuilder:
                     raise
                 log.warning("layer not usable; the step runs again", layer=restore.checkpoint_id, error=error.message)
                 self._layers.drop(planned.steps[done - 1].key, Leaving.FILES)
+
+    def _held(self, order: BuildOrder, digest: str) -> TemplateImage:
+        """An image that nobody deletes as long as this build is not over."""
+        self._leases.hold(order.id, digest)
+        self._images.use(digest)
+        return self._images.at(digest)
 
     def _begin(self, planned: _Plan) -> tuple[int, Restore | None]:
         """How many steps the longest cached row of them covers, and what to start from then."""
@@ -209,7 +219,7 @@ class TemplateBuilder:
         finally:
             target.unlink(missing_ok=True)
         self._layers.put(planned.last_key, Leaving.IMAGE, digest)
-        return self._images.at(digest)
+        return self._held(planned.order, digest)
 
     async def _memory(self, planned: _Plan, built: Built, image: TemplateImage, say: Say) -> str | None:
         """A checkpoint of a sandbox from the finished image with its services up; None where none is needed or kept."""
@@ -222,9 +232,11 @@ class TemplateBuilder:
             built.default_user, built.default_workdir, dict(built.envs), asdict(planned.order.resources),
         )  # fmt: skip
         checkpoint_id = self._layers.find(key, Leaving.MEMORY)
-        if checkpoint_id is not None and not planned.is_forced and await self._checkpoints.find(checkpoint_id):
-            say(LogLevel.INFO, "CACHED start command", FINALIZE_STEP)
-            return checkpoint_id
+        if checkpoint_id is not None and not planned.is_forced:
+            self._leases.hold(planned.order.id, checkpoint_id)
+            if await self._checkpoints.find(checkpoint_id):
+                say(LogLevel.INFO, "CACHED start command", FINALIZE_STEP)
+                return checkpoint_id
 
         async def work(sandbox_id: str, door: Door) -> bool:
             async with self._services.started(door, built, lambda line: say(LogLevel.INFO, line, FINALIZE_STEP)):
@@ -232,19 +244,13 @@ class TemplateBuilder:
                     return False
                 made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
                 self._layers.put(key, Leaving.MEMORY, fresh, made.bytes)
+                self._leases.hold(planned.order.id, fresh)
                 return True
 
         with self._checkpoints.new() as fresh:
             # Whoever restores it later knows the checkpoint's id, and so the token that the guest in it believes.
             setting = Setting(image, planned.runtime, planned.order.resources, planned.end, known_as=fresh)
             return fresh if await self._bench.use(setting, work) else None
-
-    async def _collect(self) -> None:
-        """Forget layers that are beyond the limits. Memory may be a template's by now: the sweep knows."""
-        for layer in self._layers.surplus(self._clock.now().timestamp()):
-            self._layers.drop(layer.key, layer.kind)
-            if layer.kind is Leaving.FILES:
-                await self._checkpoints.forget(layer.value)
 
 
 def _titled(planned: _Plan, step: Planned, *, cached: bool = False) -> str:

@@ -20,6 +20,8 @@ from warren.contracts.clock import Clock, Ids
 from warren.contracts.store import Store
 from warren.contracts.template_store import LineQuery
 from warren.control.build_log import BuildLog
+from warren.control.garbage import Garbage
+from warren.control.leases import Leases
 from warren.control.templates import Templates, is_namespace_of
 from warren.control.uploads import Uploads
 from warren.control.work import Work
@@ -61,13 +63,16 @@ class Builds:
         ids: Ids,
         templates: Templates,
         uploads: Uploads,
+        leases: Leases,
+        garbage: Garbage,
         work: Work,
         meters: Meters,
         audit: Audit,
     ) -> None:
         self._server_id, self._builder, self._store = server_id, builder, store
         self._clock, self._ids, self._templates, self._uploads = clock, ids, templates, uploads
-        self._work, self._meters, self._audit = work, meters, audit
+        self._leases, self._garbage, self._work = leases, garbage, work
+        self._meters, self._audit = meters, audit
         self._places = asyncio.Semaphore(limits.BUILDS_AT_ONCE)
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
@@ -145,7 +150,8 @@ class Builds:
         return entry.id
 
     async def recover(self) -> None:
-        """Of what the server before this one left: what was at work has failed."""
+        """Of what the server before this one left: what was at work has failed, what was half-taken goes."""
+        await self._uploads.recover()
         for build in await self._store.unfinished_builds(self._server_id):
             if build.status is BuildStatus.BUILDING and build.id not in self._at_work:
                 await self._fail(build, _SERVER_ENDED)
@@ -157,6 +163,7 @@ class Builds:
             try:
                 await self.expire()
                 await self._uploads.sweep()
+                await self._garbage.tidy()
             except Exception:
                 log.exception("sweep of builds failed; it runs again")
 
@@ -168,6 +175,12 @@ class Builds:
                 await self._fail(build, BuildFailed("cannot build: the build was never started"))
 
     async def _run(self, builder: Builder, order: BuildOrder, build: Build) -> None:
+        try:
+            await self._carried_out(builder, order, build)
+        finally:
+            self._leases.release(build.id)
+
+    async def _carried_out(self, builder: Builder, order: BuildOrder, build: Build) -> None:
         lines = BuildLog(store=self._store, clock=self._clock, build=build)
         writing = self._work.spawn(self._write_log(lines, build), f"log of build {build.id}")
         try:

@@ -18,7 +18,7 @@ _MIB = 1024 * 1024
 
 class Checkpoints:
     def __init__(self, *, engine: Engine, store: Store, ids: Ids, layers: Callable[[], Set[str]] = frozenset) -> None:
-        """`layers`: those that the build cache stands on."""
+        """`layers`: those that the build cache and builds at work stand on."""
         self._engine, self._store, self._ids, self._layers = engine, store, ids, layers
         self._in_work: set[str] = set()
 

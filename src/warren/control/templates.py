@@ -1,17 +1,19 @@
 """Templates: finding one by the many ways to name it, and where its image lies."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import struct
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
+from warren import durable
 from warren.contracts.clock import Clock
 from warren.contracts.store import Store
 from warren.contracts.template_store import BuildQuery, TemplateQuery
@@ -25,15 +27,40 @@ from warren.model.template import Reference, Template, TemplateEntry, TemplateIm
 log = structlog.get_logger(__name__)
 
 _IMAGE = "rootfs.erofs"
+_BLOCK = 512
+"""Bytes of what `st_blocks` counts."""
 _SUPERBLOCK_OFFSET, _SUPERBLOCK = 1024, struct.Struct("<24xQ")
 """Of EROFS: the time of making is its only number that is read here."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptImage:
+    """A finished image on this disk: its size there, and when it was last used."""
+
+    digest: str
+    bytes: int
+    used_at: float
+
+
 class TemplateFiles:
-    """One folder per digest under the state folder; a template's image is a file of its own in there."""
+    """One folder per digest under the state folder; a template's image is a file of its own in there.
+
+    A folder's time is the last use. Names that begin with a dot are on their way in or out.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def open(self) -> None:
+        """Clear what a crash left half-made or half-deleted. For the server alone."""
+        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
+            if folder.name.startswith("."):
+                _remove(folder)
+                continue
+            for partial in folder.glob(f"{_IMAGE}.*"):
+                partial.unlink()
+            if not (folder / _IMAGE).exists():
+                _remove(folder)
 
     def image(self, template: Template) -> TemplateImage:
         return self.at(template.digest)
@@ -41,8 +68,37 @@ class TemplateFiles:
     def at(self, digest: str) -> TemplateImage:
         return TemplateImage(digest=digest, path=str(self._folder / digest.removeprefix("sha256:") / _IMAGE))
 
-    def has(self, digest: str) -> bool:
-        return Path(self.at(digest).path).exists()
+    def use(self, digest: str) -> bool:
+        """Whether it is here; then it counts as used now."""
+        image = Path(self.at(digest).path)
+        if not image.exists():
+            return False
+        os.utime(image.parent)
+        return True
+
+    def all(self) -> list[KeptImage]:
+        """Finished images."""
+        found: list[KeptImage] = []
+        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                size = (folder / _IMAGE).stat().st_blocks * _BLOCK
+                if not folder.name.startswith("."):
+                    found.append(KeptImage(f"sha256:{folder.name}", size, folder.stat().st_mtime))
+        return found
+
+    def put_aside(self, image: KeptImage) -> Path | None:
+        """Take an image away from whoever looks for it, in one step, to where the caller deletes it.
+
+        None if it was used since it was looked at. Sandboxes that have it open go on.
+        """
+        home, aside = Path(self.at(image.digest).path).parent, self.partial()
+        try:
+            if home.stat().st_mtime != image.used_at:
+                return None
+            home.rename(aside)
+        except FileNotFoundError:
+            return None
+        return aside
 
     def made_at(self, digest: str) -> int:
         """When an image was made, in seconds, as its own header says; 0 for what is no image."""
@@ -58,16 +114,18 @@ class TemplateFiles:
 
     def adopt(self, source: Path, digest: str) -> None:
         """Take in a finished image: a hard link where the file system allows it, else a copy."""
-        home = self._folder / digest.removeprefix("sha256:")
-        if (home / _IMAGE).exists():
+        if self.use(digest):
             return
+        home = self._folder / digest.removeprefix("sha256:")
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = home / f"{_IMAGE}.{os.getpid()}"
         try:
             os.link(source, partial)
         except OSError:
             shutil.copyfile(source, partial)
-        partial.rename(home / _IMAGE)
+            durable.flush([partial])
+        durable.rename(partial, home / _IMAGE)
+        durable.flush([self._folder])
 
     def take_in(self, cache: Path) -> list[Template]:
         """Adopt the newest image of each name that set-up left in `cache`; what is none is left out, with a word."""
@@ -195,6 +253,13 @@ class Templates:
             log.info("built-in template registered", name=template.names[0], digest=template.digest)
             found.append(template)
         return found
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_namespace_of(project: Project, namespace: str | None) -> bool:

@@ -109,10 +109,18 @@ class Uploads:
         """Delete all of a template's; what comes later by a link that is still good goes with the sweep."""
         await asyncio.to_thread(shutil.rmtree, self._folder / template_id, ignore_errors=True)
 
+    async def recover(self) -> None:
+        """Clear what the server before this one left half-taken."""
+        await asyncio.to_thread(self._clear_partials)
+
     async def sweep(self) -> None:
-        """Delete what nobody used for long, and what a crash left half-taken."""
+        """Delete what nobody used for long."""
         used_before = (self._clock.now() - timedelta(seconds=limits.UPLOAD_KEPT_S)).timestamp()
         await asyncio.to_thread(self._sweep, used_before)
+
+    def _clear_partials(self) -> None:
+        for partial in self._folder.glob(f"*/{_PARTIAL}*"):
+            partial.unlink()
 
     def _make_room(self, target: Path, size: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

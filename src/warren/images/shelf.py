@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ _OFFER = "offer-"
 
 
 class Shelf:
-    """A file's time is its last use."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
@@ -42,28 +39,19 @@ class Shelf:
     def withdraw(self, name: str) -> None:
         (self._folder / f"{_OFFER}{name.removeprefix(f'{OFFER_HOST}/')}.json").unlink(missing_ok=True)
 
-    def last_uses(self) -> Mapping[str, float]:
-        """Of images, by their digests."""
-        found: dict[str, float] = {}
-        for path in self._folder.glob("*.json"):
-            image = self._peek(path)
-            if image is not None:
-                found[image.digest] = max(path.stat().st_mtime, found.get(image.digest, 0.0))
-        return found
+    def open(self) -> None:
+        """Clear what a crash left half-written."""
+        for partial in self._folder.glob("*.json.*"):
+            partial.unlink()
 
     def forget(self, digests: frozenset[str]) -> None:
+        """Offers of them too: whoever made one and did not withdraw it was killed."""
         for path in self._folder.glob("*.json"):
-            image = self._peek(path)
+            image = self._read(path)
             if image is None or image.digest in digests:
                 path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> FetchedImage | None:
-        image = self._peek(path)
-        if image is not None:
-            os.utime(path)
-        return image
-
-    def _peek(self, path: Path) -> FetchedImage | None:
         try:
             found: dict[str, Any] = json.loads(path.read_text())
             return FetchedImage(**found["image"]) if found["fit"] == FIT else None

@@ -53,7 +53,7 @@ class _Order:
 
 class OciImages:
     """`folder` below the state folder, for itself alone. `adopt(path, digest)` takes a finished image in;
-    `has(digest)` says whether it is still there."""
+    `use(digest)` says whether it is still there, and counts as its use."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class OciImages:
         registries: Registries,
         *,
         adopt: Callable[[Path, str], None],
-        has: Callable[[str], bool],
+        use: Callable[[str], bool],
     ) -> None:
         self._folder, self._registries = folder, registries
-        self._adopt, self._has = adopt, has
+        self._adopt, self._use = adopt, use
         self._shelf = Shelf(folder)
         self._places = asyncio.Semaphore(limits.IMAGE_FETCHES)
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -72,6 +72,7 @@ class OciImages:
     def open(self) -> None:
         """Clear what a crash left. For the server alone: others may be at work beside it."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._shelf.open()
         for left in self._folder.glob(f"{CELL_PREFIX}*"):
             shutil.rmtree(left)
 
@@ -84,7 +85,7 @@ class OciImages:
 
     def _offered(self, reference: str) -> FetchedImage:
         found = self._shelf.offered(reference)
-        if found is None or not self._has(found.digest):
+        if found is None or not self._use(found.digest):
             raise _failed(reference, "it was imported for one build, which is over; import it again")
         return found
 
@@ -92,6 +93,9 @@ class OciImages:
         """Bring an OCI archive, or one of `docker save`, that lies on this machine. Raises as `fetch` does."""
         order = _Order(ARCHIVE, archive=str(archive))
         return await self._bring(archive.name, order, say)
+
+    def forget(self, digests: frozenset[str]) -> None:
+        self._shelf.forget(digests)
 
     async def _bring(self, name: str, order: _Order, say: Say) -> FetchedImage:
         say(LogLevel.INFO, f"image {name}", BASE_STEP)
@@ -117,7 +121,7 @@ class OciImages:
                     manifest = str((await self._hear(cell, name, relay, say, "digest"))["digest"])
                 async with self._turns.setdefault(manifest, asyncio.Lock()):
                     known = self._shelf.find(manifest)
-                    if known is not None and self._has(known.digest):
+                    if known is not None and self._use(known.digest):
                         say(LogLevel.INFO, "the image is here already", BASE_STEP)
                         return known
                     cell.go_on()

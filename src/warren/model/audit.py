@@ -43,6 +43,8 @@ class Kind(enum.StrEnum):
     TEMPLATE_PUBLISH = "template.publish"
     """Whether other projects may start it was changed."""
     TEMPLATE_DELETE = "template.delete"
+    TEMPLATE_PRUNE = "template.prune"
+    """Images and layers that nothing stands on were deleted because root wished so."""
     VOLUME_CREATE = "volume.create"
     VOLUME_DELETE = "volume.delete"
     VOLUME_CONTENT = "volume.content"

@@ -204,6 +204,13 @@ LAYERS_KEPT_MB = 20_480
 """MiB on disk of the layers that builds have left for the next ones; those not used for longest go first."""
 LAYERS_KEPT_S = 14 * 24 * 3600
 """Seconds that a layer nobody used stays."""
+IMAGES_KEPT_MB = 20_480
+"""MiB on disk of finished images that nothing stands on; those not used for longest go first."""
+IMAGES_KEPT_S = 14 * 24 * 3600
+"""Seconds that such an image stays unused."""
+PRUNE_KEPT_S = 3600
+"""Seconds that an image or a layer which was just used stays also when an operator wants all else gone, or the disk is
+full of them: somebody may be about to start from it."""
 BUILD_LOG_PERIOD_S = 0.2
 """Seconds between two batches of lines that a build has said: clients ask as often."""
 BUILD_MAX_STEPS = 1000
@@ -216,7 +223,7 @@ BUILD_DEADLINE_S = 4 * 3600.0
 BUILD_START_S = 24 * 3600
 """Seconds for a client to start a build that it has registered: its uploads come in between."""
 BUILD_SWEEP_S = 600.0
-"""Seconds between two looks for builds that were never started and uploads that nobody uses."""
+"""Seconds between two looks for builds that were never started, and for uploads, layers and images that nobody uses."""
 UPLOAD_MAX_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes of one uploaded archive, as it comes, compressed or not."""
 UPLOAD_LINK_S = 3600

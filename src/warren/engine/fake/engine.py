@@ -83,6 +83,7 @@ class FakeEngine:
         self.denied: dict[str, int] = {}
         self.machine_restarted = False
         self.baked = 0
+        self.dropped: list[str] = []
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -205,6 +206,9 @@ class FakeEngine:
         target.write_bytes(content)  # noqa: ASYNC240 - it is the fake
         self.baked += 1
         return f"sha256:{sha256(content).hexdigest()}"
+
+    async def drop_image(self, image: TemplateImage) -> None:
+        self.dropped.append(image.digest)
 
     async def freeze(self, sandbox_id: str) -> None:
         self._live(sandbox_id).is_still = True

@@ -127,6 +127,9 @@ class Crun:
         """What a start on this slot will need and takes a while to make."""
         self._namespaces.of(slot)
 
+    def drop_image(self, path: str) -> None:
+        self._images.drop(path)
+
     def close(self) -> None:
         self._namespaces.close()
         self._images.close()

@@ -377,6 +377,10 @@ class OciEngine:
     ) -> str:
         return await self._baking.bake(image, tree, target, epoch=epoch, disk_mb=disk_mb)
 
+    async def drop_image(self, image: TemplateImage) -> None:
+        for runtime in self._runtimes.values():
+            await on_thread(runtime.drop_image, image.path)
+
     async def freeze(self, sandbox_id: str) -> None:
         async with self._held(sandbox_id) as box:
             await on_thread(self._runtimes[box.record.runtime].halt, box.record, box.folder)

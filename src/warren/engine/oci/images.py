@@ -9,7 +9,7 @@ from warren.model.errors import EngineFailed
 
 
 class Images:
-    """Devices are held until `close`; mounts that use one keep it beyond that."""
+    """Devices are held until `drop` or `close`; mounts that use one keep it beyond that."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, int, int], int] = {}
@@ -26,6 +26,12 @@ class Images:
             if key not in self._held:
                 self._held[key] = attach(Path(image), read_only=True)
             return device_path(self._held[key])
+
+    def drop(self, image: str) -> None:
+        """Hold no device of it any more."""
+        with self._lock:
+            for key in [key for key in self._held if key[0] == image]:
+                os.close(self._held.pop(key))
 
     def close(self) -> None:
         with self._lock:

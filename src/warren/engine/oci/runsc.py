@@ -159,6 +159,9 @@ class Runsc:
     def prepare(self, slot: Slot) -> None:
         """Nothing: the sentry brings all it needs."""
 
+    def drop_image(self, path: str) -> None:
+        """Nothing is held: each sentry has it open itself."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -34,6 +34,10 @@ class Runtime(Protocol):
         """Make ahead what a start on this slot will need."""
         ...
 
+    def drop_image(self, path: str) -> None:
+        """Let go of what starts hold of a template image that is being deleted."""
+        ...
+
     def close(self) -> None:
         """Let go of what `prepare` and `start` hold for the next start; sandboxes go on."""
         ...
