@@ -1,20 +1,23 @@
 """`make chaos`: all crash points, then rounds under fire. Ends with 1 when anything was found.
 
 CHAOS_PARTS: some of points, rounds, pools, sleep. CHAOS_ROUNDS shortens the rounds in proportion, CHAOS_POINTS=N tries
-every N-th crash point of each operation, CHAOS_SEED repeats the faults of an earlier run.
+every N-th crash point of each operation, CHAOS_OPERATIONS="fork pause/runsc" those of some operations alone (under one
+runtime), CHAOS_SECONDS=N begins no round of a part after N seconds, CHAOS_SEED repeats the faults of an earlier run.
 """
 
 import itertools
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.crash_points import CrashingServer, calls_of, clear, crash
+from tests.chaos.build_operations import build_operation
+from tests.chaos.crash_points import STRAYS_S, CrashingServer, calls_of, clear, crash, strays
 from tests.chaos.operations import OPERATIONS, POOL_OPERATIONS, Operation
 from tests.chaos.rounds import (
     FAULT_EVERY_S,
@@ -30,10 +33,14 @@ from tests.chaos.rounds import (
 from tests.chaos.sleep_operations import SLEEP_OPERATIONS
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
+from tests.e2e.waiting import until
+from tests.image_registry import image_registry
 
 WHOLE = 2000
 SHARE = int(os.environ.get("CHAOS_ROUNDS", str(WHOLE))) / WHOLE
 EVERY = int(os.environ.get("CHAOS_POINTS", "1"))
+WITHIN_S = float(os.environ.get("CHAOS_SECONDS", "inf"))
+ONLY = frozenset(os.environ.get("CHAOS_OPERATIONS", "").split())
 SEED = int(os.environ.get("CHAOS_SEED", str(time.time_ns() % 1_000_000)))
 POOL: Mapping[str, str | int] = {"pool": "base/runsc=2,base/crun=2", "pool_sandboxes": 6}
 
@@ -70,24 +77,45 @@ def main() -> int:
 
 def _crash_points() -> Iterator[str]:
     yield from _points_of((*OPERATIONS, *SLEEP_OPERATIONS))
-    yield from _points_of(POOL_OPERATIONS, POOL)
+    yield from _points_of(POOL_OPERATIONS, **POOL)
+    with tempfile.TemporaryDirectory(prefix="warren-chaos-") as folder, image_registry(Path(folder)) as registry:
+        for runtime in RUNTIMES:  # steps run under the server's own
+            operation = build_operation(registry)
+            yield from _points_of((operation,), (runtime,), runtime=runtime, registry_insecure=registry.host)
 
 
-def _points_of(operations: tuple[Operation, ...], settings: Mapping[str, str | int] | None = None) -> Iterator[str]:
+def _points_of(
+    operations: Sequence[Operation], runtimes: Sequence[str] = RUNTIMES, **settings: str | int
+) -> Iterator[str]:
+    chosen = [pair for pair in itertools.product(operations, runtimes) if _is_chosen(*pair)]
+    if not chosen:
+        return
     with tempfile.TemporaryDirectory(prefix="warren-chaos-") as folder:
-        server = CrashingServer(Path(folder), pool_slots=2, **settings or {})
-        with _clean(server) as left, server:
-            for operation, runtime in itertools.product(operations, RUNTIMES):
-                points = calls_of(server, operation, runtime)[::EVERY]
-                missed = 0
-                for point in points:
-                    try:
-                        missed += not crash(server, operation, point, runtime)
-                    except Exception as error:
-                        yield _told(f"{operation.name} under {runtime}, {point}: {type(error).__name__}: {error}")
-                        _begin_anew(server)
-                print(f"{operation.name} under {runtime}: {len(points)} crash points, {missed} not met", flush=True)
+        server = CrashingServer(Path(folder), **{"pool_slots": 2, **settings})
+        with _clean(server) as left:
+            try:
+                for operation, runtime in chosen:
+                    yield from _points_in(server, operation, runtime)
+            finally:
+                server.plan("")
         yield from left
+
+
+def _is_chosen(operation: Operation, runtime: str) -> bool:
+    return not ONLY or not ONLY.isdisjoint((operation.name, f"{operation.name}/{runtime}"))
+
+
+def _points_in(server: CrashingServer, operation: Operation, runtime: str) -> Iterator[str]:
+    began, missed = time.monotonic(), 0
+    points = calls_of(server, operation, runtime)[::EVERY]
+    for point in points:
+        try:
+            missed += not crash(server, operation, point, runtime)
+        except Exception as error:
+            yield _told(f"{operation.name} under {runtime}, {point}: {type(error).__name__}: {error}")
+            _begin_anew(server)
+    took = time.monotonic() - began
+    print(f"{operation.name} under {runtime}: {len(points)} crash points, {missed} not met, {took:.0f} s", flush=True)
 
 
 def _begin_anew(server: CrashingServer) -> None:
@@ -103,13 +131,15 @@ def _rounds(rounds: Rounds) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="warren-chaos-") as folder:
         server = LocalServer(Path(folder), **{"pool_slots": 8, **rounds.settings})
         print(f"\n{count} rounds of {rounds.what}, {rounds.workers} at once, seed {SEED}", flush=True)
-        with _clean(server) as left, server:
+        with _clean(server) as left:
             chaos = Chaos(server, rounds.workers, SEED, rounds.deed, rounds.fault_every_s)
-            chaos.run(count // 2, server_dies=True, progress=_tell)
-            chaos.run(count - count // 2, server_dies=False, progress=_tell)
-            server.settings["WARREN_STOP_SANDBOXES_ON_EXIT"] = "true"
-            server.stop()
-            server.start()
+            for server_dies in (True, False):
+                chaos.run(count // 2, server_dies=server_dies, progress=_tell, within_s=WITHIN_S / 2)
+            clear(server)
+            try:
+                until(lambda: not strays(server), STRAYS_S, "no strays")
+            except AssertionError:
+                left.append(f"{rounds.what}: left by a server that lives: {sorted(strays(server))}")
         print("\n".join(summary(chaos.outcome)), flush=True)
         yield from map(_told, _judged(rounds, chaos.outcome))
         yield from left
@@ -128,11 +158,16 @@ def _judged(rounds: Rounds, outcome: Outcome) -> Iterator[str]:
 
 @contextmanager
 def _clean(server: LocalServer) -> Iterator[list[str]]:
-    """The list is filled when something is left behind."""
+    """Runs it, and ends it with all its sandboxes; the list is filled when something is left behind."""
     left: list[str] = []
     try:
-        with nothing_left(server):
-            yield left
+        with nothing_left(server), server:
+            try:
+                yield left
+            finally:
+                server.kill()
+                server.settings["WARREN_STOP_SANDBOXES_ON_EXIT"] = "true"
+                server.start()
     except AssertionError as error:
         left.append(str(error))
 
@@ -148,4 +183,5 @@ def _tell(finished: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # and leave nothing behind
     sys.exit(main())

@@ -115,8 +115,8 @@ class OciEngine:
         self._baking.open()
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
-        if not self._boxes:
-            forget_guests(self._places.guests, {guest_dir.name, *self._keeping.guests()})
+        if not self._boxes and (saved := self._keeping.guests()) is not None:
+            forget_guests(self._places.guests, {guest_dir.name, *saved})
         self._cgroups.open_parent()
         firewall.apply("load the network rules", self._rules())
         self._network.open(in_use=bool(self._boxes))
