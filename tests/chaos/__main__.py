@@ -1,12 +1,17 @@
-"""`make chaos`: all crash points, then rounds under fire. Ends with 1 when anything was found.
+"""`make chaos`: crash points, then rounds under fire: an hour or so. Ends with 1 when anything was found.
 
-CHAOS_PARTS: some of points, rounds, pools, sleep. CHAOS_ROUNDS shortens the rounds in proportion, CHAOS_POINTS=N tries
-every N-th crash point of each operation, CHAOS_OPERATIONS="fork pause/runsc" those of some operations alone (under one
-runtime), CHAOS_SECONDS=N begins no round of a part after N seconds, CHAOS_SEED repeats the faults of an earlier run.
+The crash points of an operation come in random order, until its time is over; with CHAOS_SECONDS=inf each one comes.
+
+CHAOS_PARTS       some of points, rounds, pools, sleep
+CHAOS_OPERATIONS  the crash points of some operations alone, under one runtime or both: "fork pause/runsc"
+CHAOS_SECONDS     nothing new is begun of an operation, or of a part with rounds, after so many seconds
+CHAOS_ROUNDS      instead of 2000; the other rounds are shortened in proportion
+CHAOS_SEED        repeats the faults of an earlier run, and its order of crash points
 """
 
 import itertools
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -38,10 +43,10 @@ from tests.image_registry import image_registry
 
 WHOLE = 2000
 SHARE = int(os.environ.get("CHAOS_ROUNDS", str(WHOLE))) / WHOLE
-EVERY = int(os.environ.get("CHAOS_POINTS", "1"))
-WITHIN_S = float(os.environ.get("CHAOS_SECONDS", "inf"))
+POINTS_S, ROUNDS_S = (float(os.environ.get("CHAOS_SECONDS", default)) for default in ("75", "600"))
 ONLY = frozenset(os.environ.get("CHAOS_OPERATIONS", "").split())
 SEED = int(os.environ.get("CHAOS_SEED", str(time.time_ns() % 1_000_000)))
+SUMMARY: list[str] = []
 POOL: Mapping[str, str | int] = {"pool": "base/runsc=2,base/crun=2", "pool_sandboxes": 6}
 
 
@@ -69,7 +74,8 @@ def main() -> int:
     }
     chosen = os.environ.get("CHAOS_PARTS", " ".join(parts)).split()
     findings = [finding for part in chosen for finding in parts[part]()]
-    print("\nzero leaks, nothing lost" if not findings else f"\n{len(findings)} FINDINGS")
+    print("", *SUMMARY, sep="\n")
+    print("zero leaks, nothing lost" if not findings else f"{len(findings)} FINDINGS")
     for finding in findings:
         print(f"  {finding}")
     return 1 if findings else 0
@@ -106,16 +112,19 @@ def _is_chosen(operation: Operation, runtime: str) -> bool:
 
 
 def _points_in(server: CrashingServer, operation: Operation, runtime: str) -> Iterator[str]:
-    began, missed = time.monotonic(), 0
-    points = calls_of(server, operation, runtime)[::EVERY]
-    for point in points:
+    began, tried, missed = time.monotonic(), 0, 0
+    points = calls_of(server, operation, runtime)
+    for point in random.Random(SEED).sample(points, len(points)):
+        if time.monotonic() - began > POINTS_S:
+            break
+        tried += 1
         try:
             missed += not crash(server, operation, point, runtime)
         except Exception as error:
             yield _told(f"{operation.name} under {runtime}, {point}: {type(error).__name__}: {error}")
             _begin_anew(server)
     took = time.monotonic() - began
-    print(f"{operation.name} under {runtime}: {len(points)} crash points, {missed} not met, {took:.0f} s", flush=True)
+    _sum_up(f"{operation.name} under {runtime}: {tried} of {len(points)} crash points, {missed} not met, {took:.0f} s")
 
 
 def _begin_anew(server: CrashingServer) -> None:
@@ -134,13 +143,14 @@ def _rounds(rounds: Rounds) -> Iterator[str]:
         with _clean(server) as left:
             chaos = Chaos(server, rounds.workers, SEED, rounds.deed, rounds.fault_every_s)
             for server_dies in (True, False):
-                chaos.run(count // 2, server_dies=server_dies, progress=_tell, within_s=WITHIN_S / 2)
+                chaos.run(count // 2, server_dies=server_dies, progress=_tell, within_s=ROUNDS_S / 2)
             clear(server)
             try:
                 until(lambda: not strays(server), STRAYS_S, "no strays")
             except AssertionError:
                 left.append(f"{rounds.what}: left by a server that lives: {sorted(strays(server))}")
-        print("\n".join(summary(chaos.outcome)), flush=True)
+        for line in summary(chaos.outcome):
+            _sum_up(f"{rounds.what}: {line}")
         yield from map(_told, _judged(rounds, chaos.outcome))
         yield from left
 
@@ -175,6 +185,11 @@ def _clean(server: LocalServer) -> Iterator[list[str]]:
 def _told(finding: str) -> str:
     print(f"  FOUND {finding}", flush=True)
     return finding
+
+
+def _sum_up(line: str) -> None:
+    print(line, flush=True)
+    SUMMARY.append(line)
 
 
 def _tell(finished: int) -> None:

@@ -51,7 +51,7 @@ def _sites(registry: ImageRegistry) -> Callable[[LocalServer, str], Site]:
         name = f"b{secrets.token_hex(6)}"
         folder = server.folder / name
         folder.mkdir()
-        (folder / "data").write_text(name)
+        (folder / "data").write_text(f"{name}\n")
         # Another configuration makes another manifest, which nobody has fetched yet.
         image = registry.push(f"{name}:1", Image(like.layers, {**like.config, "Labels": {"of": name}}))
         return Site(name, image, folder, _layers(server))
