@@ -122,11 +122,7 @@ class LocalServer:
                 stderr=log,
                 start_new_session=True,
             )
-        try:
-            self._wait_until_healthy()
-        except BaseException:
-            self.kill()
-            raise
+        self._wait_until_healthy()
         return self
 
     def stop(self) -> None:
@@ -195,6 +191,7 @@ class LocalServer:
             if _answers(f"{self.api_url}/health") and (self.state / "local-key").exists():
                 return
             time.sleep(POLL_S)
+        self.kill()
         raise AssertionError(f"the server did not answer within {START_DEADLINE_S:.0f} s:\n{self.tail()}")
 
 

@@ -3,14 +3,13 @@
 import json
 import os
 import pty
-import select
 import subprocess
-import time
 
 import pytest
 from e2b import Sandbox
 
 from tests.e2e.local_server import LocalServer, warren_command
+from tests.e2e.terminal import read_until
 
 
 @pytest.mark.covers("S01", "S03", "S09", "S12")
@@ -44,9 +43,9 @@ def test_shell_is_a_real_terminal(box: Sandbox, server: LocalServer) -> None:
     shell = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
     os.close(slave)
     try:
-        _read_until(master, b"$ ")
+        read_until(master, b"$ ")
         os.write(master, b'tty && echo "in"side; exit 3\n')
-        shown = _read_until(master, b"inside")
+        shown = read_until(master, b"inside")
         assert b"/dev/pts/" in shown
         assert shell.wait(30) == 3
     finally:
@@ -87,13 +86,3 @@ def test_mistakes_are_answered_with_one_line_and_a_usage_code(server: LocalServe
     assert nobody.returncode == 1
     assert "Traceback" not in nobody.stderr
     assert len(nobody.stderr.strip().splitlines()) <= 3
-
-
-def _read_until(master: int, mark: bytes, within_s: float = 30) -> bytes:
-    shown, deadline = b"", time.monotonic() + within_s
-    while mark not in shown:
-        ready, _, _ = select.select([master], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise AssertionError(f"not within {within_s:.0f} s: {mark!r}; shown: {shown!r}")
-        shown += os.read(master, 65536)
-    return shown

@@ -10,7 +10,7 @@ import pytest
 from e2b_desktop import Sandbox  # pyright: ignore[reportMissingTypeStubs]
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Playwright, sync_playwright
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.e2e.waiting import until
 
@@ -161,8 +161,8 @@ def _chromium(playwright: Playwright) -> Browser:
 
 def _shows(page: Page, url: str, part: Locator) -> bool:
     """Loads it anew: Chromium drops what it is loading when an interface of this machine appears or goes."""
-    page.goto(url)
-    with contextlib.suppress(PlaywrightTimeout):
+    with contextlib.suppress(PlaywrightError):
+        page.goto(url)
         part.wait_for(timeout=PAGE_DEADLINE_MS)
     return part.is_visible()
 

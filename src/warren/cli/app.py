@@ -18,11 +18,13 @@ from warren.cli import (
     sandbox_logs,
     sandbox_run,
     sandboxes,
+    secrets,
     server_log,
     sleep,
     templates,
     top,
     uninstall,
+    volumes,
 )
 from warren.cli.machine import Machine
 from warren.model.errors import BadRequest, WarrenError
@@ -66,6 +68,8 @@ for command in (
     sandboxes.sandbox,
     templates.template,
     sleep.snapshot,
+    volumes.volume,
+    secrets.secret,
     pools.pool,
     about.env,
     about.info,

@@ -1,16 +1,16 @@
 """What commands share: the options, and the way to the server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
 
-from warren.cli import address
+from warren.cli import address, display
 from warren.cli.address import Address
 from warren.cli.machine import Machine
 from warren.cli.rest import Rest
-from warren.model.errors import BadRequest
+from warren.model.errors import BadRequest, Conflict, NotFound
 
 COMPLETION_MAX = 100
 """Sandboxes offered on TAB."""
@@ -43,6 +43,23 @@ def server_address(machine: Machine) -> Address:
 
 def rest(machine: Machine) -> Rest:
     return Rest(server_address(machine), machine.transport)
+
+
+def delete_each(names: Sequence[str], delete: Callable[[str], None], *, as_json: bool) -> int:
+    """The exit code: 1 when one is not there or in use, and the others are deleted all the same."""
+    deleted: list[str] = []
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            delete(name)
+            deleted.append(name)
+        except (NotFound, Conflict) as error:
+            failed[name] = error.message
+    if as_json:
+        display.as_json({"deleted": deleted, "failed": failed})
+    for message in failed.values():
+        click.echo(f"warren: cannot delete it: {message}", err=True)
+    return 1 if failed else 0
 
 
 def complete_sandboxes(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:

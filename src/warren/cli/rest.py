@@ -1,6 +1,7 @@
 """REST calls to the server, with its errors as ours."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
@@ -14,8 +15,10 @@ from warren.telemetry.redaction import printable
 CONNECT_DEADLINE_S = 5.0
 ANSWER_DEADLINE_S = 65.0
 """Seconds; the server answers every create within 60, also with an error."""
-UPLOAD_DEADLINE_S = 600.0
-"""Seconds without progress of an upload."""
+TRANSFER_DEADLINE_S = 600.0
+"""Seconds without progress of an upload or a download."""
+PIECE_BYTES = 256 * 1024
+"""Of a transfer."""
 PAGE = 100
 PAGES_MAX = 1000
 """Pages of one list; a server that goes on beyond 100,000 rows has lost its way."""
@@ -48,8 +51,8 @@ class Rest:
         except httpx.HTTPError:
             return False
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self._answer("GET", path, query=query).json()
+    def get(self, path: str, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        return self._answer("GET", path, query=query, headers=headers).json()
 
     def count(self, path: str) -> int | None:
         """The total that a list of running things tells in its header."""
@@ -60,15 +63,30 @@ class Rest:
         answer = self._answer("POST", path, body=body)
         return answer.json() if answer.content else None
 
-    def upload(self, url: str, content: IO[bytes], size: int, headers: Mapping[str, str]) -> None:
-        """To a link that the server gave; it is signed, so the key stays here."""
-        sent = {**headers, "Content-Length": str(size)}
-        try:
-            answer = self._client.put(url, content=content, headers=sent, timeout=UPLOAD_DEADLINE_S)
-        except httpx.HTTPError as error:
-            raise Unavailable(f"cannot upload to {self._address.api_url} ({printable(str(error))})") from None
-        if not answer.is_success:
-            raise refusal(answer.status_code, answer.content)
+    def upload(
+        self,
+        url: str,
+        content: IO[bytes],
+        size: int | None,
+        headers: Mapping[str, str],
+        query: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """To where a link or a token of the server's leads, so the key stays here. size None: until it ends."""
+        sent = dict(headers) if size is None else {**headers, "Content-Length": str(size)}
+        pieces = iter(lambda: content.read(PIECE_BYTES), b"")
+        with self._reached():
+            answer = self._client.put(url, content=pieces, headers=sent, params=query, timeout=TRANSFER_DEADLINE_S)
+        return _accepted(answer)
+
+    def download(self, path: str, query: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[bytes]:
+        """A file, in pieces."""
+        with (
+            self._reached(),
+            self._client.stream("GET", path, params=query, headers=headers, timeout=TRANSFER_DEADLINE_S) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+            yield from _accepted(answer).iter_bytes(PIECE_BYTES)
 
     def delete(self, path: str) -> None:
         self._answer("DELETE", path)
@@ -85,19 +103,34 @@ class Rest:
             asked["nextToken"] = token
 
     def _answer(
-        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Json | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        url, headers = self._address.api_url, {"X-API-KEY": self._address.key()}
+        sent = {"X-API-KEY": self._address.key()} if headers is None else dict(headers)
+        with self._reached():
+            answer = self._client.request(method, path, params=query, json=body, headers=sent)
+        return _accepted(answer)
+
+    @contextmanager
+    def _reached(self) -> Generator[None]:
+        url = self._address.api_url
         try:
-            answer = self._client.request(method, path, params=query, json=body, headers=headers)
+            yield
         except httpx.TimeoutException:
             raise Unavailable(f"cannot get an answer from {url} in time; is it overloaded?") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             hint = "start it with `warren serve`" if self._address.is_local else "check E2B_API_URL"
             raise Unavailable(f"cannot reach the server at {url} ({printable(str(error))}): {hint}") from None
-        if not answer.is_success:
-            raise refusal(answer.status_code, answer.content)
-        return answer
+
+
+def _accepted(answer: httpx.Response) -> httpx.Response:
+    if not answer.is_success:
+        raise refusal(answer.status_code, answer.content)
+    return answer
 
 
 def inner(row: Json, name: str) -> Json:

@@ -5,11 +5,10 @@ from urllib.parse import quote
 import click
 
 from warren.cli import display
-from warren.cli.invocation import json_option, rest
+from warren.cli.invocation import delete_each, json_option, rest
 from warren.cli.machine import Machine
 from warren.cli.template_build import build
 from warren.cli.template_files import export, import_, prune
-from warren.model.errors import Conflict, NotFound
 
 
 @click.group("template")
@@ -50,20 +49,8 @@ def list_(machine: Machine, as_json: bool) -> None:
 @click.pass_obj
 def delete(machine: Machine, names: tuple[str, ...], as_json: bool) -> int:
     """Delete templates, by name or id, with all their builds."""
-    deleted: list[str] = []
-    failed: dict[str, str] = {}
     with rest(machine) as server:
-        for name in names:
-            try:
-                server.delete(f"/templates/{quote(name, safe='')}")
-                deleted.append(name)
-            except (NotFound, Conflict) as error:
-                failed[name] = error.message
-    if as_json:
-        display.as_json({"deleted": deleted, "failed": failed})
-    for message in failed.values():
-        click.echo(f"warren: cannot delete it: {message}", err=True)
-    return 1 if failed else 0
+        return delete_each(names, lambda name: server.delete(f"/templates/{quote(name, safe='')}"), as_json=as_json)
 
 
 for command in (build, import_, export, prune):

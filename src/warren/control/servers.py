@@ -55,8 +55,7 @@ class Servers:
                 log.warning("cannot beat; trying again", error=error.message)
             except Exception:
                 log.exception("heartbeat failed; it goes on")
-            # The clock may have been set back meanwhile; the others wait for no beat that comes an hour later.
-            await self._clock.sleep_until(min(started, self._clock.now()) + _BEAT)
+            await self._clock.sleep_until(started + _BEAT)
 
     async def name_of_home(self, sandbox_id: str) -> str | None:
         """The name of another server that has this sandbox; None when there is none, or too many ask at once."""

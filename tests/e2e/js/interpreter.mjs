@@ -45,3 +45,4 @@ try {
 } finally {
   await sandbox.kill()
 }
+process.exit(0) // the client keeps idle connections for a while
