@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from warren.images.manifest import ARCHITECTURES
 
 ARCHITECTURE = ARCHITECTURES[os.uname().machine]
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+ZSTD_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 THEN = 1_700_000_000
@@ -43,6 +45,14 @@ def archive(*entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FOR
     return stream.getvalue()
 
 
+def gzipped(content: bytes) -> bytes:
+    return gzip.compress(content, 1, mtime=0)
+
+
+def zstd(content: bytes, *options: str) -> bytes:
+    return subprocess.run(["zstd", "-qc", *options], input=content, capture_output=True, check=True).stdout
+
+
 @dataclass
 class Image:
     """`layers` are tar archives, uncompressed."""
@@ -62,7 +72,8 @@ class Image:
             (blobs / digest).write_bytes(content)
             return {"digest": f"sha256:{digest}", "size": len(content)}
 
-        layers = [{"mediaType": self.media_type, **put(gzip.compress(each, 1, mtime=0))} for each in self.layers]
+        compress = zstd if self.media_type == ZSTD_LAYER else gzipped
+        layers = [{"mediaType": self.media_type, **put(compress(each))} for each in self.layers]
         ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in self.layers]
         config = {
             "os": "linux",

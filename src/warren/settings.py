@@ -38,6 +38,8 @@ class Settings:
     registry_mirrors: places asked first for images of a registry, as `registry=host[:port][/path]`.
     registry_insecure: registries that may speak plain HTTP or show any certificate. registry_private: others whose
     addresses are not of the public internet. Registries that nobody listed are reached at public addresses only.
+    registry_proxy: an HTTP proxy on the way to public registries, as http://[user:password@]host:port.
+    ecr_endpoint: where AWS keys are exchanged for logins of registries, as https://host; by default the region's own.
     log_file: where the server also writes its log, for `warren logs`. otlp_endpoint: where traces go, none by default.
     checkpoint_key_file: 32 random bytes that checkpoints are encrypted with; none leaves them in the open.
     secrets_key_file: file of the keys that values of secrets are sealed with, one a line in 64 hexadecimal digits, the
@@ -74,6 +76,8 @@ class Settings:
     registry_mirrors: tuple[str, ...] = ()
     registry_insecure: tuple[str, ...] = ()
     registry_private: tuple[str, ...] = ()
+    registry_proxy: str = field(default="", repr=False)
+    ecr_endpoint: str = ""
     memory_overcommit: int = 10
     disk_overcommit: int = 10
     volume_mb: int = 5120

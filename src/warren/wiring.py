@@ -320,7 +320,10 @@ def prepare_state(settings: Settings) -> None:
 
 
 def opened_images(settings: Settings, files: TemplateFiles) -> ImageSource:
-    known = parse_registries(settings.registry_mirrors, settings.registry_insecure, settings.registry_private)
+    known = parse_registries(
+        settings.registry_mirrors, settings.registry_insecure, settings.registry_private,
+        ecr_endpoint=settings.ecr_endpoint, proxy=settings.registry_proxy,
+    )  # fmt: skip
     images = OciImages(settings.images_dir, known, adopt=files.adopt, use=files.use)
     files.open()
     images.open()

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2b import Sandbox
+from e2b import Sandbox, Template
+from e2b.exceptions import BuildException
 
 from tests import image_trees
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
-from tests.image_registry import ImageRegistry, image_registry
+from tests.fake_ecr import KEY_ID, REGION, SECRET, FakeEcr, fake_ecr
+from tests.image_registry import PASSWORD, USER, ImageRegistry, image_registry
 from tests.security.lab import base_image
 
 pytestmark = pytest.mark.timeout(400)
@@ -38,8 +40,26 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageRegistry
 
 
 @pytest.fixture(scope="module")
-def builder(registry: ImageRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    local = LocalServer(tmp_path_factory.mktemp("server"), registry_insecure=registry.host)
+def closed(registry: ImageRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageRegistry]:
+    """One that wants a login."""
+    with image_registry(tmp_path_factory.mktemp("closed"), closed=True) as up:
+        up.push("alpine:3", image_trees.alpine_like(), f"--dest-creds={USER}:{PASSWORD}")
+        yield up
+
+
+@pytest.fixture(scope="module")
+def ecr(closed: ImageRegistry) -> Iterator[FakeEcr]:
+    with fake_ecr(f"{USER}:{PASSWORD}") as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def builder(
+    registry: ImageRegistry, closed: ImageRegistry, ecr: FakeEcr, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalServer]:
+    local = LocalServer(
+        tmp_path_factory.mktemp("server"), registry_insecure=f"{registry.host},{closed.host}", ecr_endpoint=ecr.url
+    )
     with nothing_left(local), local:
         yield local
 
@@ -137,7 +157,7 @@ def test_prune_takes_what_nothing_stands_on_and_frees_its_disk(builder: LocalSer
 
 def test_a_failing_step_names_its_line(builder: LocalServer, folder: Path) -> None:
     (folder / "Dockerfile").write_text(
-        DOCKERFILE.format(host=builder.settings["WARREN_REGISTRY_INSECURE"]) + "RUN exit 7\n"
+        DOCKERFILE.format(host=builder.settings["WARREN_REGISTRY_INSECURE"].partition(",")[0]) + "RUN exit 7\n"
     )
     done = builder.run("template", "build", str(folder), "--name", "failing", "--build-arg", "TAG=12")
     assert done.returncode == 1
@@ -145,6 +165,26 @@ def test_a_failing_step_names_its_line(builder: LocalServer, folder: Path) -> No
     done = builder.run("template", "build", str(folder), "--name", "failing", "--build-arg", "TAG=missing")
     assert done.returncode == 1
     assert "manifest unknown" in done.stderr
+
+
+@pytest.mark.covers("B02")
+def test_keys_of_aws_open_a_registry_and_are_kept_nowhere(
+    builder: LocalServer, closed: ImageRegistry, ecr: FakeEcr
+) -> None:
+    image = f"{closed.host}/alpine:3"
+
+    def build(secret: str) -> None:
+        Template.build(Template().from_aws_registry(image, KEY_ID, secret, REGION), "from-aws", **builder.options)
+
+    with pytest.raises(BuildException, match=r"no login for its registry: AWS says InvalidSignatureException"):
+        build("a-wrong-secret")
+    build(SECRET)
+    with Sandbox.create("from-aws", timeout=60, **builder.options) as box:
+        assert builder.run("sandbox", "exec", box.sandbox_id, "/bin/sh", "-c", "id -un").stdout == "user\n"
+    assert ecr.asked == ["com.amazon#InvalidSignatureException", "login"]
+    written = [builder.log, *(path for path in builder.state.rglob("*") if path.is_file() and path.suffix != ".erofs")]
+    for secret in (SECRET, PASSWORD, "a-wrong-secret"):
+        assert not [path for path in written if secret.encode() in path.read_bytes()]
 
 
 def test_an_archive_needs_no_registry(builder: LocalServer, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Images from a real registry on loopback, in the ways that settings allow; and what may not be reached."""
 
 import asyncio
+import base64
+import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,11 +36,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageRegistry
 def source(tmp_path: Path) -> Open:
     """An image source with these settings."""
 
-    def make(mirrors: tuple[str, ...] = (), insecure: tuple[str, ...] = (), private: tuple[str, ...] = ()) -> OciImages:
+    def make(
+        mirrors: tuple[str, ...] = (), insecure: tuple[str, ...] = (), private: tuple[str, ...] = (), proxy: str = ""
+    ) -> OciImages:
         adopted: set[str] = set()
         images = OciImages(
             tmp_path / "images",
-            parse_registries(mirrors, insecure, private),
+            parse_registries(mirrors, insecure, private, proxy=proxy),
             adopt=lambda _, digest: adopted.add(digest),
             use=adopted.__contains__,
         )
@@ -178,3 +182,64 @@ async def test_a_name_that_is_none_is_the_caller_s_fault(source: Open) -> None:
 async def test_what_is_not_there_is_said(registry: ImageRegistry, source: Open) -> None:
     with pytest.raises(BuildFailed, match=r"cannot use image .*/nothing:1: skopeo: .*manifest unknown"):
         await fetch(source(insecure=(registry.host,)), f"{registry.host}/nothing:1")
+
+
+@contextlib.asynccontextmanager
+async def upstream_proxy(known: str, target: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """An HTTP proxy that wants a password and alone knows the host `known`; its address, and what it was asked."""
+    asked: list[str] = []
+    wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        asked.append(head.partition("\r\n")[0])
+        if f"Proxy-Authorization: Basic {wanted}" not in head:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        elif head.startswith(f"CONNECT {known}:80 "):
+            host, _, port = target.partition(":")
+            far_reader, far_writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(_passed(reader, far_writer), _passed(far_reader, writer))
+        else:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def _passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def test_behind_a_proxy_what_is_at_no_private_address_goes_through_it(
+    registry: ImageRegistry, source: Open
+) -> None:
+    near = registry.push("behind/proxy:1", image(b"far"))
+    far = "registry.invalid"  # no name server knows it
+    async with upstream_proxy(far, registry.host) as (address, asked):
+        images = source(insecure=(far, registry.host), proxy=f"http://{USER}:{PASSWORD}@{address}")
+        assert (await fetch(images, f"{far}/behind/proxy:1"))[0].user == "app"
+        assert f"CONNECT {far}:80 HTTP/1.1" in asked
+        asked.clear()
+        await fetch(images, near)
+        assert asked == [], "what is listed and near is dialled"
+        with pytest.raises(BuildFailed, match=r"no public address"):
+            await fetch(source(proxy=f"http://{USER}:{PASSWORD}@{address}"), "10.1.2.3:5000/some/app:1")
+        assert asked == []
+        with pytest.raises(BuildFailed, match=r"the proxy of the settings .* says '403'"):
+            await fetch(images, "elsewhere.invalid/some/app:1")
+        with pytest.raises(BuildFailed, match=r"the proxy of the settings .* says '407'") as caught:
+            await fetch(source(insecure=(far,), proxy=f"http://{USER}:{'wrong'}@{address}"), f"{far}/behind/proxy:1")
+        assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["https://host:1", "http://host", "http://user:secret@", "host:8080", "http://h:1/x"])
+def test_a_proxy_that_is_none_is_refused_without_its_password(proxy: str) -> None:
+    with pytest.raises(BadRequest, match="registry proxy") as caught:
+        parse_registries((), (), (), proxy=proxy)
+    assert "secret" not in caught.value.message

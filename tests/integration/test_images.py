@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
-from tests.oci_image import THEN, Image, archive, entry, link
+from tests import leaks, oci_image
+from tests.oci_image import THEN, ZSTD_LAYER, Image, archive, entry, link
 from warren.contracts.building import FetchedImage
 from warren.images.registries import parse_registries
 from warren.images.source import OciImages
@@ -317,3 +317,43 @@ async def test_an_abandoned_fetch_leaves_nothing(shop: Shop) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert shop.adopted == {}
+
+
+async def test_layers_of_zstd_are_unpacked(shop: Shop) -> None:
+    large = os.urandom(300_000)
+    layers = [archive(entry("a", b"one"), entry("gone", b"x")), archive(entry("b", large), entry(".wh.gone", b""))]
+    layers.append(archive(entry("a", b"two")))
+    layers.append(layers[0])  # the same blob twice
+    with shop.mounted(await shop.take_in(Image(layers, media_type=ZSTD_LAYER))) as root:
+        seen = {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
+    assert seen == {"a": b"one", "b": large, "gone": b"x"}
+
+
+@pytest.mark.threat("B10")
+async def test_a_bomb_of_zstd_a_damaged_layer_and_a_foreign_one_are_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = archive(entry("zeros", bytes(limits.IMAGE_RATIO_FREE_BYTES + 1024**2)))
+    with pytest.raises(BuildFailed, match=r"layer 1: it unpacks to more than 100 times its size \(IMAGE_RATIO\)"):
+        await shop.take_in(Image([bomb], media_type=ZSTD_LAYER), "bomb")
+    good = Image([archive(entry("a", os.urandom(100_000)))], media_type=ZSTD_LAYER)
+    compress = oci_image.zstd
+    monkeypatch.setattr(oci_image, "zstd", lambda content: compress(content)[:-5])
+    with pytest.raises(BuildFailed, match="layer 1: its compression is damaged"):
+        await shop.take_in(good, "cut")
+    monkeypatch.setattr(oci_image, "zstd", lambda content: compress(archive(entry("other", b"not what was named"))))
+    with pytest.raises(BuildFailed, match="cannot use image"):
+        await shop.take_in(good, "swapped")
+    assert shop.adopted == {}
+
+
+@pytest.mark.threat("B10")
+async def test_an_image_that_takes_too_much_memory_to_pack_is_told_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IMAGE_MEMORY_MB", 300)
+    many = Image([archive(*(entry(f"f{number:06}", b"") for number in range(80_000)))])
+    with pytest.raises(BuildFailed, match=r"mkfs\.erofs: it takes more than 300 MiB of memory \(IMAGE_MEMORY_MB\)"):
+        await shop.take_in(many, "many")
+    assert shop.adopted == {}
+    await shop.take_in(Image([archive(entry("a", b"one"))]), "few")

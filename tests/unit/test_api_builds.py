@@ -12,7 +12,7 @@ from tests.unit.api_server import BASE, ApiServer, api_server
 from tests.unit.build_rig import BUILT, FakeBuilder, begun, built, ended, request, start, status
 from warren.contracts.building import BuildOrder, Say
 from warren.model import limits
-from warren.model.build import Built, LogLevel, RegistryLogin, Step, StepKind
+from warren.model.build import AwsKeys, Built, LogLevel, RegistryLogin, Step, StepKind
 from warren.model.errors import BuildFailed, NoSpace
 
 pytestmark = pytest.mark.anyio
@@ -104,11 +104,11 @@ async def test_a_sandbox_has_its_template_s_user_directory_and_variables_under_i
             {
                 "fromImage": "a",
                 "fromImageRegistry": {
-                    "type": "aws", "awsAccessKeyId": "i", "awsSecretAccessKey": "s", "awsRegion": "r",
+                    "type": "aws", "awsAccessKeyId": "A" * 20, "awsSecretAccessKey": "s", "awsRegion": "r.evil",
                 },
             },
-            501,
-            "awsSecretAccessKey",
+            400,
+            "awsRegion",
         ),
     ],
 )  # fmt: skip
@@ -130,6 +130,16 @@ async def test_a_service_account_is_a_password(tmp_path: Path) -> None:
         await start(server, made, fromImageRegistry={"type": "gcp", "serviceAccountJson": '{"a": 1}'})
         await ended(server, made)
         assert builder.orders[0].recipe.login == RegistryLogin("_json_key", '{"a": 1}')
+
+
+async def test_keys_of_aws_are_exchanged_where_the_image_is_fetched(tmp_path: Path) -> None:
+    builder = FakeBuilder()
+    async with api_server(tmp_path, builder=builder) as server:
+        made, keys = await request(server), {"awsAccessKeyId": "A" * 20, "awsSecretAccessKey": "hidden"}
+        await start(server, made, fromImageRegistry={"type": "aws", "awsRegion": "us-gov-west-1", **keys})
+        await ended(server, made)
+        assert builder.orders[0].recipe.login == AwsKeys("A" * 20, "hidden", "us-gov-west-1")
+        assert "hidden" not in repr(builder.orders[0])
 
 
 async def test_a_build_begins_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.oci_image import CONFIG, LAYER
-from warren.images.manifest import BadImage, config_digest, config_of, layers_of, platform_digest
+from warren.images.manifest import BadImage, Compression, config_digest, config_of, layers_of, platform_digest
 from warren.images.reference import parse_reference
 from warren.images.registries import credentials, parse_registries
 from warren.model import limits
@@ -88,7 +88,9 @@ def layer(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_manifest_is_read() -> None:
-    assert [(each.digest, each.size, each.gzipped) for each in layers_of(manifest())] == [(DIGEST, 10, True)]
+    assert [(each.digest, each.size, each.compression) for each in layers_of(manifest())] == [
+        (DIGEST, 10, Compression.GZIP)
+    ]
     assert config_digest(manifest()) == DIGEST
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.oci_image import archive, entry, link
 from warren.images.job import judge
 from warren.images.layer_check import LayersCheck
-from warren.images.manifest import Layer
+from warren.images.manifest import Compression, Layer
 from warren.images.tar_stream import BadArchive, Entry, TarStream
 from warren.model import limits
 
@@ -146,7 +146,7 @@ def test_count_and_size_have_limits() -> None:
 def layer_file(folder: Path, data: bytes) -> tuple[Layer, Path]:
     file = folder / "layer"
     file.write_bytes(data)
-    return Layer("sha256:" + "0" * 64, len(data), gzipped=True), file
+    return Layer("sha256:" + "0" * 64, len(data), compression=Compression.GZIP), file
 
 
 def test_a_bomb_is_found_while_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

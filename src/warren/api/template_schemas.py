@@ -8,12 +8,15 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 
 from warren.api.schemas import ShortText, Size, Timestamp, Wire
 from warren.model import limits
-from warren.model.build import LogLevel, Recipe, RegistryLogin, Step, StepKind
-from warren.model.errors import BadRequest, NotSupported
+from warren.model.build import AwsKeys, LogLevel, Recipe, RegistryLogin, Step, StepKind
+from warren.model.errors import BadRequest
 
 GCP_USER = "_json_key"
 """Artifact Registry takes a service account's key file as the password of this user:
 https://cloud.google.com/artifact-registry/docs/docker/authentication#json-key"""
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]{2,16}){1,3}-[0-9]{1,2}")
+_KEY_ID = re.compile(r"\w{16,128}", re.ASCII)
+"""https://docs.aws.amazon.com/IAM/latest/APIReference/API_AccessKey.html"""
 _MODE = re.compile(r"[0-7]{0,4}")
 _ARGUMENTS = {StepKind.RUN: (1, 2), StepKind.COPY: (2, 4), StepKind.WORKDIR: (1, 1), StepKind.USER: (1, 2)}
 """Fewest and most arguments; ENV takes pairs."""
@@ -83,11 +86,13 @@ class AwsLogin(Wire):
     awsSecretAccessKey: Text
     awsRegion: Text
 
-    def login(self) -> RegistryLogin:
-        raise NotSupported(
-            "cannot exchange fromImageRegistry.awsSecretAccessKey for a login: this server does not call AWS; give "
-            "type registry with the username AWS and the password that `aws ecr get-login-password` prints"
-        )
+    def login(self) -> AwsKeys:
+        """The region becomes part of a host's name, the key id one of a header."""
+        if not _REGION.fullmatch(self.awsRegion):
+            raise BadRequest(f"cannot use fromImageRegistry.awsRegion {self.awsRegion!r}: give one like eu-central-1")
+        if not _KEY_ID.fullmatch(self.awsAccessKeyId):
+            raise BadRequest("cannot use fromImageRegistry.awsAccessKeyId: it has other characters than A-Z a-z 0-9 _")
+        return AwsKeys(self.awsAccessKeyId, self.awsSecretAccessKey, self.awsRegion)
 
 
 class StepIn(Wire):
@@ -148,7 +153,7 @@ class BuildStart(Wire):
         return self
 
     def recipe(self) -> Recipe:
-        """Raises BadRequest, NotSupported."""
+        """Raises BadRequest."""
         return Recipe(
             from_image=self.fromImage or None,
             from_template=self.fromTemplate or None,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from warren.model.build import Built, LogLevel, Recipe, RegistryLogin
+from warren.model.build import AwsKeys, Built, LogLevel, Recipe, RegistryLogin
 from warren.model.project import Project
 from warren.model.sandbox import Resources
 
@@ -49,7 +49,7 @@ class FetchedImage:
 
 
 class ImageSource(Protocol):
-    async def fetch(self, reference: str, login: RegistryLogin | None, say: Say) -> FetchedImage:
+    async def fetch(self, reference: str, login: RegistryLogin | AwsKeys | None, say: Say) -> FetchedImage:
         """Bring an image here, unpacked as hostile data, made fit for sandboxes, packed as EROFS under its digest.
 
         What is here already, by the manifest's digest, is not fetched again. Raises BuildFailed with BASE_STEP for

@@ -25,7 +25,9 @@ COMMANDS: Mapping[str, tuple[Command, ...]] = {
     "loop devices": (("modprobe", "loop"),),
     "network devices": (("modprobe", "-a", "veth", "bridge"),),
     "nftables": ((*_APT, "nftables"), ("modprobe", "nf_tables")),
-    "tools": ((*_APT, "iproute2", "nftables", "mount", "erofs-utils", "e2fsprogs", "util-linux", "skopeo", "umoci"),),
+    "tools": (
+        (*_APT, "iproute2", "nftables", "mount", "erofs-utils", "e2fsprogs", "util-linux", "skopeo", "umoci", "zstd"),
+    ),
     "crun": ((*_APT, "crun"),),
     "*.localhost": ((*_APT, "libnss-myhostname"),),
     "runsc (gVisor)": ((str(_SETUP), "runsc"),),

@@ -44,7 +44,19 @@ def runsc_version(machine: Machine, path: str) -> str | None:
 
 
 def tools(machine: Machine) -> Finding:
-    needed = ("ip", "nft", "mount", "losetup", "mkfs.erofs", "mkfs.ext4", "unshare", "setpriv", "skopeo", "umoci")
+    needed = (
+        "ip",
+        "nft",
+        "mount",
+        "losetup",
+        "mkfs.erofs",
+        "mkfs.ext4",
+        "unshare",
+        "setpriv",
+        "skopeo",
+        "umoci",
+        "zstd",
+    )
     missing = [name for name in needed if machine.which(name) is None]
     return Finding(
         name="tools",

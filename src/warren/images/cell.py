@@ -64,6 +64,7 @@ def main() -> int:
     order = cast("dict[str, Any]", json.loads(sys.stdin.readline(ORDER_BYTES)))
     link, image = int(sys.argv[1]), int(sys.argv[2])
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    Path("/proc/self/oom_score_adj").write_text("1000")  # should the machine run out of memory, this goes first
     _check(_libc.unshare(NEWPID), "unshare")
     mapped_read, mapped_write = os.pipe()
     ready_read, ready_write = os.pipe()
@@ -101,7 +102,7 @@ def _first_process(order: Mapping[str, Any], link: int, image: int, ready: int, 
         shutil.copyfile(order["archive"], folder / "root" / "work" / ARCHIVE)
     _pivot(folder / "root")
     proxy = _hand_over_listeners(link, [(str(host), int(port)) for host, port in order["forwards"]])
-    _become_nobody(ready, mapped)
+    _become_nobody(ready, mapped, int(order["memory"]))
     Job(order, image, proxy, _say, lambda: os.read(0, 1) == b"\n").run()
 
 
@@ -174,7 +175,7 @@ def _hand_over_listeners(link: int, forwards: list[tuple[str, int]]) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def _become_nobody(ready: int, mapped: int) -> None:
+def _become_nobody(ready: int, mapped: int, memory: int) -> None:
     last = int(LAST_CAPABILITY.read_text())
     _check(_libc.unshare(NEWUSER), "unshare")
     os.write(ready, b".")
@@ -192,6 +193,7 @@ def _become_nobody(ready: int, mapped: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     os.chdir(WORK)
 
 

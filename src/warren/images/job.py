@@ -1,21 +1,26 @@
 """What is done with one image inside its cell: ask, fetch, judge, unpack, make fit, pack."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from warren.images.erofs import pack_command, pack_environment
 from warren.images.fitting import FIT, fit
 from warren.images.layer_check import LayersCheck
 from warren.images.manifest import (
+    TAR,
     BadImage,
+    Compression,
     ImageConfig,
     Layer,
     config_digest,
@@ -37,6 +42,11 @@ NAME = "image"
 PIECE_BYTES = 1024 * 1024
 GZIP = 31
 """For zlib: a gzip header, and the largest window."""
+ZSTD = "zstd"
+NO_MEMORY = re.compile(
+    rb"out of memory|cannot allocate memory|MemoryError|bad_alloc|pthread_create failed", re.IGNORECASE
+)
+"""What tools say that come to the limit of their memory."""
 WORDS_MAX = 600
 """Characters of a tool's words that go into an error."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -53,6 +63,8 @@ class Job:
 
     def __init__(self, order: Mapping[str, str], image: int, proxy: str, say: Say, go_on: Callable[[], bool]) -> None:
         self._order, self._image, self._say, self._go_on = order, image, say, go_on
+        self._plain: dict[str, dict[str, object]] = {}
+        """Layers that were compressed with zstd, by their digest, as they are now."""
         addresses = {name: proxy for name in ("HTTP_PROXY", "HTTPS_PROXY")} if proxy else {}
         places = {"HOME": str(WORK), "TMPDIR": str(WORK), "XDG_RUNTIME_DIR": str(WORK)}
         self._environment = {"PATH": PATH, "LC_ALL": "C", **places, **addresses}
@@ -62,8 +74,11 @@ class Job:
             self._run()
         except (BadImage, BadArchive, ToolFailed) as error:
             self._say({"error": str(error)})
+        except MemoryError:
+            self._say({"error": self._out_of_memory()})
         except OSError as error:
-            self._say({"error": str(error), "errno": error.errno})
+            words = self._out_of_memory() if error.errno == errno.ENOMEM else str(error)
+            self._say({"error": words, "errno": error.errno})
 
     def _run(self) -> None:
         AUTHFILE.write_text(self._order["credentials"])
@@ -81,7 +96,11 @@ class Job:
         check = LayersCheck()
         self._say({"say": f"checking {len(layers)} layers"})
         for number, layer in enumerate(layers, 1):
-            judge(layer, LAYOUT / "blobs" / "sha256" / layer.digest.removeprefix("sha256:"), number, check)
+            if layer.compression is Compression.ZSTD:
+                self._judge_and_copy(layer, number, check)
+            else:
+                judge(layer, _blob(layer.digest), number, check)
+        self._put_plain_layers()
         self._say({"say": f"unpacking {check.entries} files, {check.bytes / 1e6:.0f} MB"})
         self._tool(["umoci", "raw", "unpack", f"--image={LAYOUT}:{NAME}", str(TREE)])
         shutil.rmtree(LAYOUT)
@@ -135,9 +154,41 @@ class Job:
             cwd=WORK,
             check=False,
         )
+        if done.returncode == -signal.SIGKILL or (done.returncode and NO_MEMORY.search(done.stderr)):
+            raise ToolFailed(f"{argv[0]}: {self._out_of_memory()}")
         if done.returncode != 0:
             raise ToolFailed(f"{argv[0]}: {_words(done.stderr or done.stdout) or f'exit {done.returncode}'}")
         return done.stdout
+
+    def _judge_and_copy(self, layer: Layer, number: int, check: LayersCheck) -> None:
+        """umoci does not know zstd: what has been judged is kept as it lies in the archive."""
+        draft, digest = LAYOUT / "plain", hashlib.sha256()
+        with draft.open("wb") as copy:
+
+            def keep(piece: bytes) -> None:
+                digest.update(piece)
+                copy.write(piece)
+
+            judge(layer, _blob(layer.digest), number, check, keep)
+        plain = f"sha256:{digest.hexdigest()}"
+        self._plain[layer.digest] = {"mediaType": TAR, "digest": plain, "size": draft.stat().st_size}
+        draft.rename(_blob(plain))
+
+    def _put_plain_layers(self) -> None:
+        """Into the layout's manifest, in place of the compressed ones; umoci compares them with the configuration."""
+        if not self._plain:
+            return
+        index = json.loads(_bounded(LAYOUT / "index.json"))
+        manifest = json.loads(_bounded(_blob(index["manifests"][0]["digest"])))
+        manifest["layers"] = [self._plain.get(layer["digest"], layer) for layer in manifest["layers"]]
+        content = json.dumps(manifest).encode()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        _blob(digest).write_bytes(content)
+        index["manifests"][0] |= {"digest": digest, "size": len(content)}
+        (LAYOUT / "index.json").write_text(json.dumps(index))
+
+    def _out_of_memory(self) -> str:
+        return f"it takes more than {int(self._order['memory']) // 1024**2} MiB of memory (IMAGE_MEMORY_MB)"
 
     def _read_layout(self) -> tuple[ImageConfig, Sequence[Layer]]:
         index = json.loads(_bounded(LAYOUT / "index.json"))
@@ -175,21 +226,28 @@ def kind_of_archive(file: Path) -> str:
     raise BadArchive("it is neither an OCI archive nor one of `docker save`")
 
 
-def judge(layer: Layer, blob: Path, number: int, check: LayersCheck) -> None:
-    """Read a layer through, without keeping anything of it. Raises BadArchive that says which layer it is."""
+def judge(
+    layer: Layer, blob: Path, number: int, check: LayersCheck, keep: Callable[[bytes], object] = lambda _: None
+) -> None:
+    """Read a layer through; `keep` gets what has come out of it so far. Raises BadArchive that says which one it is."""
     stream, unpacked = TarStream(), 0
     try:
         with blob.open("rb") as file:
             if os.fstat(file.fileno()).st_size != layer.size:
                 raise BadArchive("it is not as long as the manifest says")
-            for piece in _gunzipped(file) if layer.gzipped else iter(lambda: file.read(PIECE_BYTES), b""):
+            for piece in _READERS[layer.compression](file):
                 unpacked += len(piece)
                 check.layer(layer.size, unpacked)
                 for entry in stream.feed(piece):
                     check.note(entry)
+                keep(piece)
         stream.end()
     except BadArchive as error:
         raise BadArchive(f"layer {number}: {error}") from None
+
+
+def _plain(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(PIECE_BYTES), b"")
 
 
 def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
@@ -208,6 +266,30 @@ def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
         yield inflate.flush()
     if not inflate.eof:
         raise BadArchive("its compression ends too early")
+
+
+def _unzstd(file: BinaryIO) -> Iterator[bytes]:
+    """By a process of its own, which stops at windows of 128 MiB."""
+    if shutil.which(ZSTD, path=PATH) is None:
+        raise BadArchive("it is compressed with zstd, and this server has no `zstd`: install it, or use tar+gzip")
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        [ZSTD, "-dcq"], env={"PATH": PATH}, stdin=file, stdout=subprocess.PIPE, stderr=quiet
+    ) as child:
+        try:
+            yield from _plain(cast("BinaryIO", child.stdout))
+            child.wait()
+        finally:
+            child.kill()  # whoever read it wants no more
+    if child.returncode != 0:
+        raise BadArchive("its compression is damaged, or takes too much memory")
+
+
+_READERS: Mapping[Compression, Callable[[BinaryIO], Iterator[bytes]]] = {
+    Compression.NONE: _plain,
+    Compression.GZIP: _gunzipped,
+    Compression.ZSTD: _unzstd,
+}
 
 
 def _blob(digest: str) -> Path:

@@ -1,5 +1,6 @@
 """What registries say of an image: the index, the manifest of one platform, its configuration. Read as hostile JSON."""
 
+import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,18 +8,27 @@ from typing import Any, cast
 
 from warren.model import limits
 
+
+class Compression(enum.Enum):
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
 ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "aarch64": "arm64"}
 """Names of machines (`uname -m`) as images call them."""
 INDEXES = frozenset(
     ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 )
-LAYERS: Mapping[str, bool] = {
-    "application/vnd.oci.image.layer.v1.tar": False,
-    "application/vnd.oci.image.layer.v1.tar+gzip": True,
-    "application/vnd.docker.image.rootfs.diff.tar": False,
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": True,
+TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYERS: Mapping[str, Compression] = {
+    TAR: Compression.NONE,
+    f"{TAR}+gzip": Compression.GZIP,
+    f"{TAR}+zstd": Compression.ZSTD,
+    "application/vnd.docker.image.rootfs.diff.tar": Compression.NONE,
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": Compression.GZIP,
 }
-"""Kinds of layers, and whether they are compressed by gzip."""
+"""Kinds of layers, and how they are compressed."""
 USER_MAX = 256
 """Characters of the user that an image names."""
 
@@ -31,7 +41,7 @@ class BadImage(ValueError):
 class Layer:
     digest: str
     size: int
-    gzipped: bool
+    compression: Compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ def layers_of(content: bytes) -> Sequence[Layer]:
     for entry in _objects(manifest["layers"]):
         kind, size = entry.get("mediaType"), entry.get("size")
         if kind not in LAYERS:
-            raise BadImage(f"it has a layer of kind {str(kind)[:200]!r}; use tar or tar+gzip")
+            raise BadImage(f"it has a layer of kind {str(kind)[:200]!r}; use tar, tar+gzip or tar+zstd")
         if not isinstance(size, int) or size < 0:
             raise BadImage("it has a layer without a size")
         layers.append(Layer(_digest(entry), size, LAYERS[cast("str", kind)]))

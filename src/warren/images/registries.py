@@ -4,7 +4,8 @@ import base64
 import ipaddress
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from warren.images.reference import Reference, is_host
 from warren.model.build import RegistryLogin
@@ -20,11 +21,15 @@ Endpoint = tuple[str, int]
 @dataclass(frozen=True, slots=True)
 class Registries:
     """`mirrors` maps a registry to a place that is asked first. `insecure` ones may speak plain HTTP or show any
-    certificate. These, `private` ones and mirrors may have addresses that are not of the public internet."""
+    certificate. These, `private` ones and mirrors may have addresses that are not of the public internet.
+    `ecr_endpoint`: where AWS keys are exchanged for logins, if not at the region's own. `proxy`: an HTTP proxy on
+    the way to public registries, with its credentials."""
 
     mirrors: Mapping[str, str]
     insecure: frozenset[str]
     private: frozenset[str]
+    ecr_endpoint: str = ""
+    proxy: str = field(default="", repr=False)
 
     @property
     def trusted(self) -> frozenset[Endpoint]:
@@ -52,7 +57,9 @@ class Registries:
         return "\n".join(lines) + "\n"
 
 
-def parse_registries(mirrors: Sequence[str], insecure: Sequence[str], private: Sequence[str]) -> Registries:
+def parse_registries(
+    mirrors: Sequence[str], insecure: Sequence[str], private: Sequence[str], *, ecr_endpoint: str = "", proxy: str = ""
+) -> Registries:
     """From settings: `registry=host[:port][/path]`, and hosts with or without a port. Raises BadRequest."""
     for host in (*insecure, *private):
         _check_host(host)
@@ -65,7 +72,7 @@ def parse_registries(mirrors: Sequence[str], insecure: Sequence[str], private: S
         if path.strip("abcdefghijklmnopqrstuvwxyz0123456789._-/"):
             raise BadRequest(f"cannot use registry mirror {text!r}: give registry=host[:port][/path]")
         found[registry] = place
-    return Registries(found, frozenset(insecure), frozenset(private))
+    return Registries(found, frozenset(insecure), frozenset(private), _checked_url(ecr_endpoint), _checked_proxy(proxy))
 
 
 def credentials(reference: Reference, login: RegistryLogin | None) -> str:
@@ -95,6 +102,27 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _checked_url(text: str) -> str:
+    url = urlsplit(text)
+    if text and (url.scheme not in ("http", "https") or not is_host(url.netloc) or url.path.strip("/") or url.query):
+        raise BadRequest(f"cannot use the ECR endpoint {text!r} of the settings: give https://host[:port]")
+    return text
+
+
+def _checked_proxy(text: str) -> str:
+    """Not shown in the error: a password may be in it."""
+    try:
+        url = urlsplit(text)
+        is_one = (
+            url.scheme == "http" and url.port and is_host(url.netloc.rpartition("@")[2]) and not url.path.strip("/")
+        )
+    except ValueError:
+        is_one = False
+    if text and not is_one:
+        raise BadRequest("cannot use the registry proxy of the settings: give http://[user:password@]host:port")
+    return text
 
 
 def _check_host(host: str) -> None:

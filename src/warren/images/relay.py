@@ -5,11 +5,12 @@ resolved here, once for each connection, and the address that was judged is the 
 """
 
 import asyncio
+import base64
 import ipaddress
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from warren.images.registries import HTTP_PORT, HTTPS_PORT, Endpoint, bare
 from warren.model import limits
@@ -30,11 +31,40 @@ class Refused(Exception):
     """Why a connection is not made, in words that follow a colon."""
 
 
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The HTTP proxy that the settings name. `url` has its credentials, if it wants any."""
+
+    url: str = field(repr=False)
+
+    async def dial(self, target: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """By name: who is behind such a proxy may not be able to look it up. Raises Refused, OSError."""
+        place = urlsplit(self.url)
+        reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=CHUNK_BYTES)
+        try:
+            host = f"[{target[0]}]" if ":" in target[0] else target[0]
+            lines = [f"CONNECT {host}:{target[1]} HTTP/1.1", f"Host: {host}:{target[1]}"]
+            if place.username is not None:
+                pair = f"{unquote(place.username)}:{unquote(place.password or '')}".encode()
+                lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}")
+            writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            status = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1:2]
+            if status != [b"200"]:
+                said = b"".join(status).decode("latin-1")[:3]
+                raise Refused(f"the proxy of the settings (WARREN_REGISTRY_PROXY) says {said!r} to {host}:{target[1]}")
+        except BaseException:
+            writer.close()
+            raise
+        return reader, writer
+
+
 @dataclass
 class Relay:
-    """`trusted` are dialled wherever they are. `refusals`: what was asked for and not done, in words."""
+    """`trusted` are dialled wherever they are; what is at no private address goes through `upstream`, if there is one.
+    `refusals`: what was asked for and not done, in words."""
 
     trusted: frozenset[Endpoint]
+    upstream: Upstream | None = None
     refusals: list[str] = field(default_factory=list[str])
     _servers: list[asyncio.Server] = field(default_factory=list[asyncio.Server])
     _connections: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
@@ -124,10 +154,12 @@ class Relay:
 
     async def _dial(self, target: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = target
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(each[4][0]) for each in found]
+        addresses = await self._addresses(target)
+        public = [address for address in addresses if is_public(address)]
+        if self.upstream is not None and (public or not addresses):
+            return await self.upstream.dial(target)
         if target not in self.trusted:
-            addresses = [address for address in addresses if is_public(address)]
+            addresses = public
             if not addresses:
                 raise Refused(f"{host}:{port} has no public address")
         failure: OSError | None = None
@@ -137,6 +169,16 @@ class Relay:
             except OSError as error:
                 failure = error
         raise failure or OSError(f"no address for {host}")
+
+    async def _addresses(self, target: Endpoint) -> list[str]:
+        """Behind an upstream proxy the names of the internet are often known to that one alone."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(*target, type=socket.SOCK_STREAM)
+        except socket.gaierror:
+            if self.upstream is None:
+                raise
+            return []
+        return [str(each[4][0]) for each in found]
 
 
 def is_public(address: str) -> bool:

@@ -14,26 +14,29 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, cast
 
 from warren.contracts.building import FetchedImage, Say
 from warren.images.cell import UID_BASE
+from warren.images.ecr import LoginRefused, ecr_login
 from warren.images.job import ARCHIVE
 from warren.images.manifest import ARCHITECTURES
 from warren.images.reference import parse_reference
 from warren.images.registries import Registries, credentials
-from warren.images.relay import Relay
+from warren.images.relay import Relay, Upstream
 from warren.images.shelf import OFFER_HOST, Shelf
 from warren.model import limits
-from warren.model.build import BASE_STEP, LogLevel, RegistryLogin
+from warren.model.build import BASE_STEP, AwsKeys, LogLevel, RegistryLogin
 from warren.model.errors import BuildFailed, EngineFailed, NoSpace
 
 SPARE_BYTES = 256 * 1024**2
 """Bytes of the state folder's disk that no image takes: running sandboxes write there, and the database."""
-WANTED_BYTES = limits.IMAGE_COMPRESSED_BYTES + limits.IMAGE_BYTES + 1024**3
-"""Bytes of a cell's disk, its own tables among them; it takes up what is written to it."""
+WANTED_BYTES = limits.IMAGE_COMPRESSED_BYTES + 2 * limits.IMAGE_BYTES + 1024**3
+"""Bytes of a cell's disk, its own tables and layers that umoci wants unpacked among them; it takes up what is written
+to it."""
 LEAST_BYTES = 64 * 1024**2
 """Bytes that a cell's disk must have to be worth a try."""
 NO_SPACE_WORDS = "no space left on device"
@@ -76,12 +79,20 @@ class OciImages:
         for left in self._folder.glob(f"{CELL_PREFIX}*"):
             shutil.rmtree(left)
 
-    async def fetch(self, reference: str, login: RegistryLogin | None, say: Say) -> FetchedImage:
+    async def fetch(self, reference: str, login: RegistryLogin | AwsKeys | None, say: Say) -> FetchedImage:
         if reference.startswith(f"{OFFER_HOST}/"):
             return self._offered(reference)
         name = parse_reference(reference)
+        if isinstance(login, AwsKeys):
+            login = await self._exchanged(str(name), login)
         order = _Order(f"docker://{name}", f"docker://{name.name}", credentials(name, login))
         return await self._bring(str(name), order, say)
+
+    async def _exchanged(self, name: str, keys: AwsKeys) -> RegistryLogin:
+        try:
+            return await ecr_login(keys, datetime.now(UTC), self._registries)
+        except LoginRefused as error:
+            raise _failed(name, f"no login for its registry: {error}") from None
 
     def _offered(self, reference: str) -> FetchedImage:
         found = self._shelf.offered(reference)
@@ -111,7 +122,7 @@ class OciImages:
             raise NoSpace
         size = min(room, WANTED_BYTES)
         folder = Path(tempfile.mkdtemp(prefix=CELL_PREFIX, dir=self._folder))
-        relay = Relay(self._registries.trusted)
+        relay = Relay(self._registries.trusted, Upstream(proxy) if (proxy := self._registries.proxy) else None)
         try:
             image = folder / "rootfs.erofs"
             image.touch(mode=0o600)
@@ -171,7 +182,8 @@ class OciImages:
                     raise NoSpace
                 raise _failed(name, "; ".join([*relay.refusals[:1], words]))
             else:
-                raise EngineFailed(f"cannot work on image {name}: {report.get('broken', 'its cell ended')}")
+                why = report.get("broken", "its cell ended; is the machine out of memory?")
+                raise EngineFailed(f"cannot work on image {name}: {why}")
 
     def _keep(self, manifest: str, image: Path, config: Mapping[str, Any]) -> FetchedImage:
         os.chown(image, 0, 0)
@@ -200,6 +212,7 @@ class _Cell:
             "folder": str(folder), "source": order.source, "by_content": order.by_content,
             "credentials": order.credentials,
             "archive": order.archive, "registries": registries, "bytes": size,
+            "memory": limits.IMAGE_MEMORY_MB * 1024**2,
             "forwards": forwards, "architecture": ARCHITECTURES.get(os.uname().machine, os.uname().machine),
         }  # fmt: skip
         self._in.write(json.dumps(said).encode() + b"\n")

@@ -31,13 +31,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class RegistryLogin:
-    """User name and password for one pull. Cloud credentials are exchanged for such a pair before the pull.
-
-    Never stored and never logged.
-    """
+    """User name and password for one pull. Never stored and never logged."""
 
     username: str
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AwsKeys:
+    """Exchanged for a login of a few hours before the pull. Never stored and never logged."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    region: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Recipe:
 
     from_image: str | None = None
     from_template: str | None = None
-    login: RegistryLogin | None = None
+    login: RegistryLogin | AwsKeys | None = None
     force: bool = False
     steps: tuple[Step, ...] = ()
     start_command: str | None = None

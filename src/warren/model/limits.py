@@ -427,6 +427,12 @@ IMAGE_DEADLINE_S = 1800.0
 """Seconds for one image from its name to the finished file: 10 GiB at 10 MiB/s, then unpacked."""
 IMAGE_RESOLVE_DEADLINE_S = 60.0
 """Seconds until a registry has said what a name stands for."""
+IMAGE_LOGIN_DEADLINE_S = 20.0
+"""Seconds for a cloud to exchange its keys for a login."""
+IMAGE_LOGIN_BYTES = 64 * 1024
+"""Bytes of its answer; a token has 2,000."""
+IMAGE_MEMORY_MB = 6144
+"""MiB of memory of each tool that unpacks or packs an image; mkfs.erofs takes 5 KiB for each of its files."""
 IMAGE_FETCHES = 2
 """Images being fetched at the same time; others wait."""
 IMAGE_CONNECTIONS = 32

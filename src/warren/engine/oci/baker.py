@@ -12,6 +12,7 @@ file. All mounts are in its own namespace and go with it, however it ends. It sa
 import errno
 import hashlib
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -23,11 +24,15 @@ from warren.model import limits
 from warren.model.errors import EngineFailed
 
 BAD_TREE, FULL, FAILED = 3, 4, 1
+NO_MEMORY_WORDS = f"that takes more than {limits.IMAGE_MEMORY_MB} MiB of memory (IMAGE_MEMORY_MB)"
 NODEV = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOATIME
 
 
 def main(image: Path, scratch: Path, target: Path, epoch: int, uuid: str) -> int:
     libc.die_with_parent()
+    Path("/proc/self/oom_score_adj").write_text("1000")  # should the machine run out of memory, this goes first
+    memory = limits.IMAGE_MEMORY_MB * 1024**2
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET)
     libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
     try:
@@ -39,7 +44,9 @@ def main(image: Path, scratch: Path, target: Path, epoch: int, uuid: str) -> int
     except OSError as error:
         return _fail(FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else FAILED, str(error))
     except EngineFailed as error:
-        return _fail(FULL if "No space left" in error.message else FAILED, error.message)
+        return _fail(_code_of(error.message), error.message)
+    except MemoryError:
+        return _fail(BAD_TREE, NO_MEMORY_WORDS)
     with open(target, "rb") as file:
         os.fsync(file.fileno())
         sys.stdout.write(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}\n")
@@ -84,6 +91,13 @@ def _pack(root: Path, target: Path, epoch: int, uuid: str) -> None:
     options = ["--quiet", "-Enoinline_data", "-x-1", "--preserve-mtime", f"-U{uuid}"]
     argv = ["setpriv", "--pdeathsig=KILL", "mkfs.erofs", *options, str(target), str(root)]
     run("pack the image", argv, limits.BUILD_BAKE_DEADLINE_S, environment={"SOURCE_DATE_EPOCH": str(epoch)})
+
+
+def _code_of(words: str) -> int:
+    if "Cannot allocate memory" in words:
+        sys.stderr.write(f"{NO_MEMORY_WORDS}: ")
+        return BAD_TREE
+    return FULL if "No space left" in words else FAILED
 
 
 def _fail(code: int, words: str) -> int:
