@@ -86,8 +86,9 @@ bench: setup ## print the numbers that SPEC.md promises
 bench-compare: setup ## the same measures on the commit before (COMMIT=) and on this checkout, side by side
 	@$(BIN)/python -m bench.compare $(COMMIT)
 
-chaos: setup ## kill the server at every step, then 3,200 rounds while everything dies at random (CHAOS_PARTS=, CHAOS_ROUNDS=)
+chaos: setup ## kill the server at every step, then 3,200 rounds while everything dies at random: an hour (CHAOS_PARTS=, CHAOS_SECONDS=)
 	WARREN_ALL_FAULTS=1 $(BIN)/pytest -q tests/integration/test_oci_fault_table.py
+	@scripts/setup tests
 	@$(BIN)/python -m tests.chaos
 
 lock: ## requirements.lock and the code interpreter's lists, from what they are made of

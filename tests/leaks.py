@@ -5,11 +5,18 @@ without one, those of every server on the machine.
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from warren.engine.oci.uids import FOLDER
+
+_IMAGE_WORK = re.compile(r"-m warren\.(images\.cell|engine\.oci\.baker)\b")
+_UNDER_WAY = (
+    "templates/.*", "templates/*/*.erofs.*", "images/cell-*", "images/*.json.*", "engine/bakes/*",
+    "engine/checkpoints/.*", "build-cache/.*", "uploads/*/.*",
+)  # fmt: skip
 
 Traces = Mapping[str, frozenset[str]]
 
@@ -26,6 +33,7 @@ def snapshot(bridge: str | None = None, state_dir: Path | None = None) -> Traces
         "loops": _loops(marks),
         "processes": _processes(marks, f"/warren_{bridge}/" if bridge else "/warren_"),
         "layers": _layers(state_dir),
+        "partials": _partials(state_dir),
     }
 
 
@@ -83,9 +91,23 @@ def _processes(marks: list[str], group_mark: str) -> frozenset[str]:
         except OSError:
             continue
         is_runtime = Path(line.split(" ")[0]).name.startswith(("runsc", "crun")) and any(mark in line for mark in marks)
-        if group_mark in group or is_runtime:
+        if group_mark in group or is_runtime or (_IMAGE_WORK.search(line) and _has_open(entry, marks)):
             found.add(f"{entry.name} {line.strip()[:200]}")
     return frozenset(found)
+
+
+def _has_open(process: Path, marks: list[str]) -> bool:
+    """Whether a process works on a file of the server's, which may have lost its name by now."""
+    try:
+        targets = [os.readlink(descriptor) for descriptor in (process / "fd").iterdir()]
+    except OSError:
+        return False
+    return any(target.startswith(mark) for target in targets for mark in marks)
+
+
+def _partials(state_dir: Path | None) -> frozenset[str]:
+    """What is under way while images are fetched, layers kept, archives taken in; and nothing at other times."""
+    return frozenset(str(path) for pattern in _UNDER_WAY for path in (state_dir.glob(pattern) if state_dir else ()))
 
 
 def _layers(state_dir: Path | None) -> frozenset[str]:

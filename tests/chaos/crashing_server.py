@@ -18,11 +18,16 @@ from typing import Any
 import uvloop
 
 from warren import wiring
-from warren.engine.oci import firewall, shelf
+from warren.control import uploads
+from warren.control.build_layers import Layers
+from warren.control.templates import TemplateFiles
+from warren.engine.oci import baking, firewall, shelf
 from warren.engine.oci.crun import Crun
 from warren.engine.oci.record import Record
 from warren.engine.oci.runsc import Runsc
 from warren.engine.oci.shelf import Shelf
+from warren.images import shelf as images_shelf
+from warren.images.source import OciImages, _Cell  # pyright: ignore[reportPrivateUsage]
 from warren.settings import load
 
 RECORD = "record"
@@ -32,6 +37,7 @@ BACKGROUND = frozenset(
     | {"store.count_running", "store.key_owner", "store.projects", "store.project", "store.logs", "store.beat"}
     | {"engine.room", "engine.shortage", "engine.memory_excess", "engine.denials", "engine.keeps_memory"}
     | {"store.servers", "store.home", "store.key_holder", "store.find_template", "store.sleeper", "store.snapshot"}
+    | {"store.build", "store.build_lines", "store.add_build_lines", "store.unfinished_builds", "store.template_entry"}
     | {"store.snapshots", "store.named_snapshot", "store.snapshot_usage", "store.referenced_checkpoints"}
 )
 """What goes on all the time, or changes nothing: a crash there is one between its neighbours."""
@@ -93,12 +99,16 @@ def watched(function: Callable[..., Any], point: str, plan: Plan) -> Callable[..
 
 def install(plan: Plan) -> None:
     """At the contracts, and inside the engine at what it does to the machine."""
-    for name, point in (("OciEngine", "engine"), ("GuestdClient", "guest"), ("SqlStore", "store")):
+    seams = (("OciEngine", "engine"), ("GuestdClient", "guest"), ("SqlStore", "store"), ("GuestWorkshop", "workshop"))
+    for name, point in seams:
         original = getattr(wiring, name)
         replacement = lambda *given, original=original, point=point: Spied(original(*given), point, plan)  # noqa: E731
         setattr(wiring, name, replacement)
     steps = [(firewall, "apply", "rules"), (Record, "write", "record")]
     steps += [(shelf, "rename", "shelf"), (shelf, "erase", "shelf"), (Shelf, "publish", "shelf")]
+    steps += [(_Cell, "report", "cell"), (OciImages, "_keep", "images"), (images_shelf.Shelf, "put", "images")]
+    steps += [(TemplateFiles, "adopt", "templates"), (Layers, "put", "layers"), (baking, "_fed", "baking")]
+    steps += [(uploads, "_put", "uploads")]
     steps += [(kind, verb, "runtime") for kind in (Runsc, Crun) for verb in ("start", "delete", "halt", "save", "wake")]
     for owner, method, point in steps:
         setattr(owner, method, watched(getattr(owner, method), f"{point}.{method}", plan))

@@ -4,6 +4,7 @@ A new operation is one more line in OPERATIONS: `prepare` makes what it needs, `
 returns what was acknowledged, `check` looks at what the next server says; it gets None when nothing was acknowledged.
 """
 
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ def listed(server: LocalServer, **metadata: str) -> set[str]:
 
 
 def checkpoints(server: LocalServer) -> set[str]:
-    """On the server's disk, whole or not."""
-    return {path.name for path in (server.state / "engine" / "checkpoints").glob("*")}
+    """On the server's disk, whole or not; but for what builds have left for the next ones."""
+    cache = server.state / "build-cache"
+    kept = {json.loads(entry.read_text())["value"] for kind in ("files", "memory") for entry in cache.glob(f"*.{kind}")}
+    return {path.name for path in (server.state / "engine" / "checkpoints").glob("*")} - kept
 
 
 def snapshots(server: LocalServer) -> list[str]:

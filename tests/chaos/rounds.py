@@ -6,6 +6,7 @@ A round that goes wrong is forgiven when a fault came in its way: its own sandbo
 meanwhile. Anything else is a finding.
 """
 
+import math
 import os
 import random
 import statistics
@@ -127,13 +128,21 @@ class Chaos:
         self._downs: list[tuple[float, float]] = []
         self.outcome = Outcome()
 
-    def run(self, count: int, *, server_dies: bool, progress: Callable[[int], None] = lambda _: None) -> None:
-        first = len(self.outcome.rounds)
+    def run(
+        self,
+        count: int,
+        *,
+        server_dies: bool,
+        progress: Callable[[int], None] = lambda _: None,
+        within_s: float = math.inf,
+    ) -> None:
+        """`count` rounds, or as many as can be begun in time."""
+        first, end = len(self.outcome.rounds), time.monotonic() + within_s
         numbers, over = iter(range(first, first + count)), threading.Event()
         self._measure_memory(reset=True)
 
         def work() -> None:
-            while (number := self._next(numbers)) is not None:
+            while time.monotonic() < end and (number := self._next(numbers)) is not None:
                 done = self._round(number)
                 with self._lock:
                     self.outcome.rounds.append(done)

@@ -122,7 +122,11 @@ class LocalServer:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_healthy()
+        try:
+            self._wait_until_healthy()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def stop(self) -> None:
@@ -191,7 +195,6 @@ class LocalServer:
             if _answers(f"{self.api_url}/health") and (self.state / "local-key").exists():
                 return
             time.sleep(POLL_S)
-        self.kill()
         raise AssertionError(f"the server did not answer within {START_DEADLINE_S:.0f} s:\n{self.tail()}")
 
 

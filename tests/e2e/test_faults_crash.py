@@ -5,13 +5,16 @@ A few telling points of each operation; `make chaos` tries every one, on both ru
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.chaos.build_operations import build_operation
 from tests.chaos.crash_points import CrashingServer, CrashPoint, crash
 from tests.chaos.operations import OPERATIONS
 from tests.chaos.sleep_operations import SLEEP_OPERATIONS
 from tests.e2e.cleanliness import nothing_left
+from tests.image_registry import image_registry
 
 POINTS = (
     ("create_once", "crun", CrashPoint("after", "store.mark_running")),
@@ -42,3 +45,13 @@ def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashingServe
 def test_a_crash_loses_and_leaves_nothing(crashing: CrashingServer, name: str, runtime: str, point: CrashPoint) -> None:
     operation = next(each for each in (*OPERATIONS, *SLEEP_OPERATIONS) if each.name == name)
     assert crash(crashing, operation, point, runtime), "the point lies on the way of the operation"
+
+
+@pytest.mark.threat("E1")
+@pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
+def test_a_build_that_is_cut_off_succeeds_when_it_is_asked_for_again(tmp_path: Path) -> None:
+    """Where its image is on the disk and nothing says so yet."""
+    with image_registry(tmp_path / "registry") as registry:
+        server = CrashingServer(tmp_path / "server", pool_slots=2, runtime="crun", registry_insecure=registry.host)
+        with nothing_left(server), server:
+            assert crash(server, build_operation(registry), CrashPoint("after", "engine.bake"), "crun")

@@ -5,6 +5,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from e2b import Sandbox, SandboxException, SandboxQuery
 
+from tests.e2e import set_clock
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
 from tests.e2e.reboot import reboot
@@ -23,6 +25,7 @@ from warren.settings import load
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
 BOTH = [{"X-Warren-Runtime": "crun"}, {"X-Warren-Runtime": "runsc"}]
 FOLDER_MB = 160
+HOUR_S = 3600
 
 
 def listed(server: LocalServer, **query: str) -> list[str]:
@@ -78,6 +81,38 @@ def test_a_stop_answers_what_is_under_way_and_leaves_the_sandboxes(tmp_path: Pat
         for sandbox_id in there:
             assert Sandbox.connect(sandbox_id, **server.options).commands.run("echo whole").stdout == "whole\n"
         kill_all(server)
+
+
+class ServerWithClock(LocalServer):
+    @property
+    def serving(self) -> list[str]:
+        return [sys.executable, set_clock.__file__, str(self.ahead)]
+
+    @property
+    def ahead(self) -> Path:
+        return self.folder / "ahead"
+
+    def set_clock(self, seconds_ahead: int) -> None:
+        fresh = self.ahead.with_suffix(".new")
+        fresh.write_text(str(seconds_ahead))
+        fresh.rename(self.ahead)
+
+
+@pytest.mark.threat("E5")
+def test_a_clock_that_is_set_ends_what_is_due_and_holds_up_nothing(tmp_path: Path) -> None:
+    server = ServerWithClock(tmp_path, pool_slots=2, runtime="crun")
+    server.set_clock(0)
+    with nothing_left(server), server:
+        box = Sandbox.create(timeout=600, **server.options)
+        server.set_clock(-HOUR_S)
+        samples = len(box.get_metrics())
+        until(lambda: len(box.get_metrics()) > samples, 60, "what is done every few seconds is still done")
+        brief = Sandbox.create(timeout=1, **server.options)
+        until(lambda: brief.sandbox_id not in listed(server), 60, "a deadline of now is met now")
+        assert box.commands.run("echo on").stdout == "on\n"
+        server.set_clock(HOUR_S)
+        until(lambda: listed(server) == [], 60, "what is due has ended")
+        assert "sandbox ended: expired" in messages(server, box.sandbox_id)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Checkpoints and a disk that fails them: the sandbox runs or sleeps, is never lost, and says what it can do."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,27 @@ def test_what_a_damaged_checkpoint_cannot_give_back_is_refused_by_name_and_its_f
     assert back.files.read("/home/user/work") == "done"
     assert checkpoints(small) == []
     assert back.kill() is True
+
+
+def test_what_another_version_wrote_is_refused_by_name_and_sleeps_until_that_version_is_back(
+    small: LocalServer,
+) -> None:
+    sandbox, pid = at_work(small)
+    assert sandbox.pause() is True
+    (checkpoint,) = checkpoints(small)
+    manifest = checkpoint / "manifest.json"
+    good = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(good), "version": 99}))
+    small.kill()
+    small.start()
+    with pytest.raises(SandboxException, match=f"cannot use checkpoint {checkpoint.name}: .*of this version"):
+        sandbox.connect()
+    assert Sandbox.get_info(sandbox.sandbox_id, **small.options).state is SandboxState.PAUSED
+    manifest.write_text(good)
+    small.kill()
+    small.start()
+    assert pid in {process.pid for process in sandbox.connect().commands.list()}
+    assert sandbox.kill() is True
 
 
 def spoil(image: Path, damage: str) -> None:

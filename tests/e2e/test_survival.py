@@ -1,12 +1,14 @@
 """The server may come and go: sandboxes live on, and their deadlines hold."""
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from e2b import Sandbox, SandboxException, SandboxNotFoundException, SandboxQuery, TimeoutException
@@ -14,6 +16,7 @@ from e2b import Sandbox, SandboxException, SandboxNotFoundException, SandboxQuer
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
 from tests.e2e.waiting import until
+from warren.settings import load
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -46,6 +49,31 @@ def lives(pid: int) -> bool:
 
 def ids(server: LocalServer) -> set[str]:
     return {info.sandbox_id for info in Sandbox.list(**server.options).next_items()}
+
+
+@pytest.mark.covers("S15")
+def test_what_runs_and_what_sleeps_outlives_an_upgrade_of_the_server(runtime: str, tmp_path: Path) -> None:
+    before, after = tmp_path / "guestd", tmp_path / "guestd-new"
+    shutil.copy(load(os.environ).guestd, before)
+    after.write_bytes(before.read_bytes() + b"\0")  # another build, as far as anyone can tell
+    for guestd in (before, after):
+        guestd.chmod(0o755)
+    local = LocalServer(tmp_path, runtime=runtime, pool_slots=2, guestd_path=str(before))
+    with nothing_left(local), local:
+        up, asleep = (Sandbox.create(timeout=300, **local.options) for _ in range(2))
+        for sandbox in (up, asleep):
+            sandbox.files.write("/home/user/kept", "yes")
+        asleep.pause(mode="full" if runtime == "runsc" else "filesystem")
+        local.stop()
+        before.unlink()
+        local.settings["WARREN_GUESTD_PATH"] = str(after)
+        local.start()
+        for sandbox in (up, asleep):
+            back = sandbox.connect()
+            assert back.commands.run("cat kept").stdout == "yes"
+            assert back.kill() is True
+        with Sandbox.create(timeout=300, **local.options) as fresh:
+            assert fresh.commands.run("echo new").stdout == "new\n"
 
 
 @pytest.mark.covers("S07", "S10")

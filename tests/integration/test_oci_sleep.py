@@ -261,6 +261,9 @@ async def test_a_checkpoint_that_does_not_fit_is_refused_and_stays(machine: Mach
         ):
             manifest.write_text(json.dumps({**json.loads(good), **changed}))
             await refused(why)
+        (listed,) = await engine.checkpoints()
+        assert listed.id == name
+        assert "not a manifest of this version" in listed.unreadable
         manifest.write_text(good)
         await refused("disk has 256 MiB", resources=replace(SIZE, disk_mb=512))
         await refused("256 MiB of memory", resources=replace(SIZE, memory_mb=128))

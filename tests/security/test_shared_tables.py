@@ -160,6 +160,13 @@ async def test_without_its_routes_it_asks_for_all_of_them(
     assert len(await _neighbours("crun", probes, tmp_path)) > 20
 
 
+@pytest.mark.threat("C8")
+async def test_the_machine_has_more_files_than_a_sandbox_can_open(runtime: str, probes: Path, tmp_path: Path) -> None:
+    """Root of the host is not counted, so that the least that others may have cannot be tried without harm to them."""
+    async with engine_of_ones_own(settings_of_ones_own(runtime, tmp_path, probes)):
+        assert int(Path("/proc/sys/fs/file-max").read_text()) >= limits.DEFAULT_PIDS * limits.MAX_OPEN_FILES
+
+
 def _memory_of_sockets() -> int:
     """Bytes in all TCP sockets of the machine."""
     words = next(

@@ -15,10 +15,10 @@ from warren.api.routes import ROUTES, Route
 
 pytestmark = [pytest.mark.threat("D1"), pytest.mark.anyio, pytest.mark.timeout(300)]
 
-SAMPLES = 120
+SAMPLES = 40
 FACTOR = 1.3
 """Between medians of interleaved samples: one more query would make it 1.5 and more, on any machine."""
-ATTEMPTS = 4
+ATTEMPTS = 6
 """What is slower by chance is not so every time; what is slower because it exists is."""
 NOBODY_S = {
     Names.SANDBOX: "i" + "0" * 20,

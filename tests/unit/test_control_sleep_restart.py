@@ -59,6 +59,25 @@ async def test_what_sleeps_sleeps_on_and_can_be_resumed(machine: Machine) -> Non
         assert await places(machine) == ([sandbox.id], [])
 
 
+async def test_what_sleeps_in_a_checkpoint_that_cannot_be_read_is_not_given_up(machine: Machine) -> None:
+    async with machine.server() as control:
+        sandbox = await paused(machine, control)
+    kept = machine.engine.machine.checkpoints
+    for name, checkpoint in kept.items():
+        kept[name] = replace(checkpoint, unreadable="another version wrote it")
+    async with machine.server() as control:
+        assert (await machine.row(sandbox)).state is State.PAUSED
+        await control.supervision.sweep()
+        assert len(kept) == 1
+        project = await control.context.keys.default_project()
+        await control.context.sandboxes.kill(project, sandbox.id)
+        await eventually(lambda: _are_forgotten(machine))
+
+
+async def _are_forgotten(machine: Machine) -> bool:
+    return not machine.engine.machine.checkpoints
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 async def test_a_pause_that_was_not_written_down_is_taken_back(machine: Machine, is_written: bool) -> None:
     async with machine.server() as control:

@@ -75,6 +75,19 @@ def test_rules_close_every_block_that_is_closed_by_default() -> None:
     assert text.index("@closed goto refuse") < text.index("@allowed accept") < text.index("@denied goto refuse")
 
 
+@pytest.mark.parametrize(("table", "count"), [("262144\n", 4096), ("65536\n", 1024), ("9000000\n", 4096), (None, 4096)])
+def test_a_sandbox_has_a_part_of_the_machine_s_connections(
+    table: str | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tmp_path / "max"
+    if table:
+        size.write_text(table)
+    monkeypatch.setattr(firewall, "TABLE_SIZE", size)
+    rules = firewall.ruleset("warren0", PLAN.network)
+    assert f"ct count over {count} }}" in rules
+    assert f"limit rate over {count // 32}/second burst {2 * count} packets" in rules
+
+
 def test_an_egress_change_is_one_transaction_of_set_elements() -> None:
     one, net = IPv4Network("203.0.113.7/32"), IPv4Network("203.0.113.0/24")
     old, new = EgressPolicy(deny=(ALL_TRAFFIC, net)), EgressPolicy(allow=(one, net, one))

@@ -10,7 +10,10 @@ class Clock(Protocol):
         ...
 
     async def sleep_until(self, when: datetime) -> None:
-        """Return when `now() >= when`; also soon after the wall clock jumped past it."""
+        """Return when `now() >= when`; also soon after the wall clock jumped past it.
+
+        One that is set back lets nobody wait longer than it was until `when` at the time of the call.
+        """
         ...
 
 

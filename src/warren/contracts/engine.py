@@ -48,6 +48,8 @@ class Checkpoint:
     """A whole checkpoint on this engine's disk. `bytes` is what it takes there.
 
     `build` names the runtime's build and the CPU features that its memory needs; "" when there is no memory in it.
+    `unreadable` says why this server cannot tell what it holds (another version wrote it, or it is damaged): of such a
+    one only the id and the bytes are known.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Checkpoint:
     kind: SnapshotKind
     bytes: int
     build: str = ""
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ class Engine(Protocol):
         ...
 
     async def checkpoints(self) -> Sequence[Checkpoint]:
-        """The whole ones on disk, in no order."""
+        """The whole ones on disk, also those that cannot be read, in no order."""
         ...
 
     async def forget(self, checkpoint_id: str) -> None:

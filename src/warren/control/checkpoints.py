@@ -49,8 +49,13 @@ class Checkpoints:
             log.warning("cannot delete checkpoint; the sweep tries again", id=checkpoint_id, error=error.message)
 
     async def find(self, checkpoint_id: str) -> Checkpoint | None:
+        """Also one that cannot be read."""
         whole = await self._engine.checkpoints()
         return next((checkpoint for checkpoint in whole if checkpoint.id == checkpoint_id), None)
+
+    async def can_read(self, checkpoint_id: str) -> bool:
+        found = await self.find(checkpoint_id)
+        return found is not None and not found.unreadable
 
     async def sweep(self) -> None:
         """Delete what no live sandbox, snapshot or cached layer stands on, and nobody here is at work with."""

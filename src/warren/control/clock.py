@@ -15,7 +15,9 @@ class SystemClock:
         return datetime.now(UTC)
 
     async def sleep_until(self, when: datetime) -> None:
-        while (left := (when - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 - time is no event
+        steady = asyncio.get_running_loop().time
+        end = steady() + (when - self.now()).total_seconds()
+        while (left := min((when - self.now()).total_seconds(), end - steady())) > 0:  # noqa: ASYNC110 - time is no event
             await asyncio.sleep(min(left, _LONGEST_NAP_S))
 
 

@@ -50,7 +50,8 @@ class Observations:
                 await self._sample_all()
             except Exception:
                 log.exception("sampling failed; it runs again")
-            await self._clock.sleep_until(started + timedelta(seconds=limits.METRICS_PERIOD_S))
+            period = timedelta(seconds=limits.METRICS_PERIOD_S)
+            await self._clock.sleep_until(min(started, self._clock.now()) + period)  # it may have been set back
 
     async def metrics(
         self, project: Project, sandbox_id: str, start: datetime | None, end: datetime | None

@@ -144,6 +144,8 @@ class Pausing:
         whole = None if pause.checkpoint_id is None else await self._checkpoints.find(pause.checkpoint_id)
         if whole is None:
             return False
+        if whole.unreadable:  # it may be another version's, whose server may come back
+            log.warning("what a sandbox sleeps in cannot be read", sandbox=sandbox.id, reason=whole.unreadable)
         await self._engine.destroy(sandbox.id)
         self._live.doze(sandbox.id)
         if sandbox.state is State.PAUSING:

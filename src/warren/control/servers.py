@@ -55,7 +55,8 @@ class Servers:
                 log.warning("cannot beat; trying again", error=error.message)
             except Exception:
                 log.exception("heartbeat failed; it goes on")
-            await self._clock.sleep_until(started + _BEAT)
+            # The clock may have been set back meanwhile; the others wait for no beat that comes an hour later.
+            await self._clock.sleep_until(min(started, self._clock.now()) + _BEAT)
 
     async def name_of_home(self, sandbox_id: str) -> str | None:
         """The name of another server that has this sandbox; None when there is none, or too many ask at once."""

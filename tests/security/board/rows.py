@@ -136,9 +136,9 @@ ROWS = {
     ),
     "C8": Row(
         "what the kernel counts for a whole machine: inotify instances and watches, pending signals, message queues, "
-        "terminals, neighbours on a network, requests of io_setup",
+        "terminals, open files, neighbours on a network, requests of io_setup",
         "a sandbox's user namespace belongs to a host uid of its own, so they are counted for it alone; 256 terminals; "
-        "no route to neighbours, no io_setup (crun); gVisor has counts of its own",
+        "files are memory of who opens them; no route to neighbours, no io_setup (crun); gVisor has counts of its own",
     ),
     "D1": Row(
         "another project's sandboxes, keys and templates",

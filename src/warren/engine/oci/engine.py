@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from warren.contracts.engine import Checkpoint, Placement, SandboxSpec, Shortage
-from warren.engine.oci import firewall, forwarding
+from warren.engine.oci import firewall, switches
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group, release_frozen
 from warren.engine.oci.baking import Baking
 from warren.engine.oci.box import Box, new_record
@@ -115,12 +115,12 @@ class OciEngine:
         self._baking.open()
         adoption = Adoption(self._places, self._plan, self._network, self._cgroups, self._runtimes)
         self._boxes = adoption.adopt()
-        if not self._boxes:
-            forget_guests(self._places.guests, {guest_dir.name, *self._keeping.guests()})
+        if not self._boxes and (saved := self._keeping.guests()) is not None:
+            forget_guests(self._places.guests, {guest_dir.name, *saved})
         self._cgroups.open_parent()
         firewall.apply("load the network rules", self._rules())
         self._network.open(in_use=bool(self._boxes))
-        forwarding.enable(RUN_ROOT)
+        switches.set_all(RUN_ROOT)
 
     def _rules(self) -> str:
         bridge, boxes = self._plan.bridge, self._boxes.values()
@@ -156,7 +156,7 @@ class OciEngine:
         firewall.apply("remove the network rules", firewall.removal(self._plan.bridge))
         self._cgroups.remove_parent()
         clear_run(self._places)
-        forwarding.restore(RUN_ROOT)
+        switches.restore(RUN_ROOT)
 
     async def create(self, spec: SandboxSpec) -> Placement:
         runtime = self._runtimes.get(spec.runtime)

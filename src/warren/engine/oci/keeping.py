@@ -111,11 +111,16 @@ class Keeping:
                 yield Saved(manifest, kind, part)
 
     def checkpoints(self) -> list[Checkpoint]:
-        return [manifest.checkpoint for manifest in self._shelf.all()]
+        read, unread = self._shelf.all()
+        return [
+            *(manifest.checkpoint for manifest in read),
+            *(Checkpoint(each.id, "", "", SnapshotKind.FILESYSTEM, each.bytes, unreadable=each.why) for each in unread),
+        ]
 
-    def guests(self) -> set[str]:
-        """Copies of guestd that saved processes run."""
-        return {manifest.guest for manifest in self._shelf.all()}
+    def guests(self) -> set[str] | None:
+        """Copies of guestd that saved processes run; None where a checkpoint does not tell."""
+        read, unread = self._shelf.all()
+        return None if unread else {manifest.guest for manifest in read}
 
     def forget(self, checkpoint_id: str) -> None:
         self._shelf.forget(checkpoint_id)

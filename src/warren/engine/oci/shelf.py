@@ -10,13 +10,13 @@ Nothing here is ever read as anything but bytes: it comes out of a sandbox, and 
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from warren.durable import erase, flush, rename
+from warren.durable import erase, files_below, flush, rename
 from warren.engine.oci.manifest import Manifest
 from warren.engine.oci.plain import Plain
 from warren.engine.oci.sealed import Key
@@ -36,6 +36,15 @@ class Draft:
 
     folder: Path
     target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A checkpoint whose manifest says nothing to this version, and why."""
+
+    id: str
+    bytes: int
+    why: str
 
 
 class Shelf:
@@ -86,18 +95,18 @@ class Shelf:
             draft.folder.rename(self.folder / manifest.id)
         return whole
 
-    def all(self) -> list[Manifest]:
-        """Those that can be read; a damaged one is only logged, so that it hides none of the others."""
-        found: list[Manifest] = []
-        for checkpoint_id in self._names():
+    def all(self) -> tuple[list[Manifest], list[Unread]]:
+        read: list[Manifest] = []
+        unread: list[Unread] = []
+        for path in sorted(self.folder.iterdir()):
+            if not CHECKPOINT_ID.fullmatch(path.name):
+                continue
             try:
-                found.append(self.find(checkpoint_id))
+                read.append(self.find(path.name))
             except (CheckpointNotFound, CheckpointUnusable) as error:
-                log.warning("checkpoint not listed", checkpoint=checkpoint_id, error=error.message)
-        return found
-
-    def _names(self) -> Iterable[str]:
-        return sorted(path.name for path in self.folder.iterdir() if CHECKPOINT_ID.fullmatch(path.name))
+                if path.exists():  # else it was deleted just now
+                    unread.append(Unread(path.name, sum(file.stat().st_size for file in files_below(path)), str(error)))
+        return read, unread
 
     def find(self, checkpoint_id: str) -> Manifest:
         """Raises CheckpointNotFound, and CheckpointUnusable when what is there is no manifest."""
