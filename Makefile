@@ -55,6 +55,8 @@ attack: setup ## attack sandboxes from inside and outside and print what held; T
 ifeq ($(TARGET),docker)
 	-WARREN_ATTACK_TARGET=docker $(ATTACK) tests/security/test_probes.py
 else
+	@$(MAKE) --no-print-directory -C guestd build GO="$(GO)"
+	@scripts/setup tests
 	-$(ATTACK) --ignore=tests/e2e
 	-PATH="$$PATH:$(CURDIR)/$(BIN)" $(ATTACK) tests/e2e
 endif

@@ -184,12 +184,14 @@ def test_a_shelf_shows_what_was_published_and_clears_the_rest(tmp_path: Path) ->
         pass
     with shelf.draft("c" + "z" * 20, SnapshotKind.FILESYSTEM, 0) as draft:
         (draft.target / "half").write_bytes(b"half")
-    (manifest,) = shelf.all()
+    (manifest,), unread = shelf.all()
+    assert unread == []
     (shelf.folder / ".left").mkdir()
     (shelf.folder / ("c" + "d" * 20)).mkdir()
     again = Shelf(shelf.folder, None)
     again.open()
-    assert again.all() == [manifest]
+    read, unread = again.all()
+    assert (read, [one.id for one in unread]) == ([manifest], ["c" + "d" * 20])
     assert sorted(path.name for path in shelf.folder.iterdir()) == [NAME, "c" + "d" * 20]
     with again.reading(NAME) as found, again.part(found, SnapshotKind.FILESYSTEM) as part:
         assert (part / "layer").read_bytes() == b"content"
