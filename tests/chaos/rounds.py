@@ -167,7 +167,8 @@ class Chaos:
             return next(numbers, None)
 
     def _round(self, number: int) -> Round:
-        runtime, began = RUNTIMES[number % len(RUNTIMES)], time.monotonic()
+        with self._standing:  # one that began without a server would only be counted
+            runtime, began = RUNTIMES[number % len(RUNTIMES)], time.monotonic()
         sandbox: Sandbox | None = None
         took = 0.0
         try:
