@@ -1,5 +1,6 @@
 """Volumes through the clients: their files from outside, and from inside the sandboxes that mount them."""
 
+import hashlib
 import io
 import os
 import secrets
@@ -9,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from e2b import AsyncVolume, Sandbox, Volume
-from e2b.exceptions import SandboxException, VolumeException, VolumePathNotFoundException
+from e2b.exceptions import SandboxException, TimeoutException, VolumeException, VolumePathNotFoundException
 
 from tests.e2e.local_server import LocalServer
+from tests.memory_of import forget_peak, peak, resident
 
 pytestmark = pytest.mark.usefixtures("server")
 MIB = 1024 * 1024
@@ -102,10 +104,22 @@ def test_directories_are_made_listed_and_removed(volume: Volume) -> None:
 
 
 @pytest.mark.covers("V02")
-def test_large_files_are_streamed_both_ways(volume: Volume) -> None:
-    content = os.urandom(MIB) * 40 + b"end"
-    assert volume.write_file("/large", io.BytesIO(content)).size == len(content)
-    assert b"".join(volume.read_file("/large", format="stream")) == content
+def test_large_files_are_streamed_both_ways_in_little_memory(server: LocalServer, volume: Volume) -> None:
+    """As large as it may be: what the server takes is a part of it."""
+    piece, times = os.urandom(MIB), 192
+    forget_peak(server.pid)
+    before = resident(server.pid)
+    with io.FileIO(os.memfd_create("large"), "r+") as file:
+        for _ in range(times):
+            file.write(piece)
+        file.write(b"end")
+        file.seek(0)
+        assert volume.write_file("/large", file).size == times * MIB + 3
+    came = hashlib.sha256()
+    for chunk in volume.read_file("/large", format="stream"):
+        came.update(chunk)
+    assert came.digest() == hashlib.sha256(piece * times + b"end").digest()
+    assert peak(server.pid) - before < times * MIB // 3
 
 
 @pytest.mark.covers("V01", "V02")
@@ -165,6 +179,26 @@ def test_what_two_sandboxes_write_at_once_is_all_there(volume: Volume, create: C
     for box in boxes:
         assert set(box.commands.run("cat /v/*").stdout.split()) == expected
     assert set("".join(str(volume.read_file(entry.path)) for entry in volume.list("/")).split()) == expected
+
+
+@pytest.mark.covers("S23")
+def test_what_a_sandbox_has_written_survives_its_sudden_end(
+    server: LocalServer, volume: Volume, create: Create
+) -> None:
+    """kill -9 of the runtime's process in the middle of writes that are said to be done."""
+    box, heard = create(volume_mounts={"/v": volume}), list[str]()
+
+    def hear(text: str) -> None:
+        heard.append(text)
+        if len(heard) == 50:
+            server.end_process_of(box.sandbox_id)
+
+    writer = box.commands.run("n=0; while :; do echo $n >> /v/log; echo $n; n=$((n+1)); done", background=True)
+    with pytest.raises(TimeoutException):
+        writer.wait(on_stdout=hear)
+    kept = [int(line) for line in str(volume.read_file("/log")).split()]
+    assert kept == list(range(len(kept)))
+    assert len(kept) >= "".join(heard).count("\n") >= 50
 
 
 @pytest.mark.covers("S23")
