@@ -11,7 +11,16 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import docker_target, gateway_overhead, guest_start, image_unpack, interpreter_rows, report, runsc_floor
+from bench import (
+    docker_target,
+    gateway_overhead,
+    guest_start,
+    idle_rows,
+    image_unpack,
+    interpreter_rows,
+    report,
+    runsc_floor,
+)
 from bench.build_rows import ROWS as BUILD_ROWS
 from bench.measuring import chosen, measure
 from bench.neighbour_rows import ROWS as NEIGHBOUR_ROWS
@@ -35,6 +44,7 @@ def main() -> None:
         raise SystemExit("cannot measure as another user than root: sandboxes need it")
     tables = (ROWS, POOL_ROWS, SLEEP_ROWS, BUILD_ROWS, NEIGHBOUR_ROWS, interpreter_rows.ROWS)
     rows, pool_rows, sleep_rows, build_rows, beside_rows, code_rows = (chosen(table, wanted.only) for table in tables)
+    ladder = {step: chosen(idle_rows.rows(step), wanted.only) for step in idle_rows.LADDERS}
     started = time.monotonic()
     print(f"warren on {os.cpu_count()} cores; scale {wanted.scale:g}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="warren-bench-") as name:
@@ -49,10 +59,13 @@ def main() -> None:
             single = [] if wanted.only else _single_lines(server, warren)
         pooled = _measure_pool(folder / "pooled", pool_rows, wanted, "base", SPARES)
         ran = _measure_pool(folder / "code", code_rows, wanted, interpreter_rows.TEMPLATE, interpreter_rows.SPARES)
+        idle = _measure_idle(folder / "idle", ladder, wanted)
     names = [target.name for target in targets]
     print("\n" + report.table(rows, names, results))
+    idle_table = [row for step in ladder.values() for row in step]
     others = (
-        (pool_rows, pooled), (sleep_rows, slept), (build_rows, rebuilt), (beside_rows, crowded), (code_rows, ran),
+        (pool_rows, pooled), (sleep_rows, slept), (idle_table, idle), (build_rows, rebuilt), (beside_rows, crowded),
+        (code_rows, ran),
     )  # fmt: skip
     for table, found in others:
         if table:
@@ -70,6 +83,20 @@ def _measure_pool(
         pool = {"pool": f"{template}/{runtime}={spares}", "pool_sandboxes": spares, "pool_memory_mb": spares * 1024}
         with LocalServer(folder / runtime, pool_slots=12, max_slots=MAX_SLOTS, **pool) as server:
             found |= measure(rows, [WarrenTarget(runtime, server, runtime, pooled=True)], wanted.scale)
+    return found
+
+
+def _measure_idle(
+    folder: Path, ladder: dict[str, list[Row]], wanted: argparse.Namespace
+) -> dict[tuple[str, str], Samples]:
+    """Each step on a server of its own, whose sandboxes all go there."""
+    found: dict[tuple[str, str], Samples] = {}
+    for step, rows in ladder.items():
+        if rows:
+            with LocalServer(
+                folder / step.replace(" ", "-"), pool_slots=12, max_slots=50, idle=idle_rows.LADDERS[step]
+            ) as server:
+                found |= measure(rows, [WarrenTarget(name, server, name) for name in wanted.runtimes], wanted.scale)
     return found
 
 

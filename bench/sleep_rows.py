@@ -17,12 +17,14 @@ MEMORY = frozenset({"runsc"})
 
 
 @contextmanager
-def _heavy(target: Target) -> Iterator[Sandbox]:
+def heavy(target: Target) -> Iterator[Sandbox]:
     """A sandbox whose program has filled its heap."""
     assert isinstance(target, WarrenTarget)
     box: WarrenBox = target.create()
     try:
-        next(iter(box.sandbox.commands.run(f'exec python3 -c "{PROGRAM}"', background=True, timeout=0)))
+        program = box.sandbox.commands.run(f'exec python3 -c "{PROGRAM}"', background=True, timeout=0)
+        next(iter(program))
+        program.disconnect()
         yield box.sandbox
     finally:
         box.delete()
@@ -30,7 +32,7 @@ def _heavy(target: Target) -> Iterator[Sandbox]:
 
 def _each_time(times: int, once: Callable[[Sandbox], float]) -> Callable[[Target, float], Samples]:
     def take(target: Target, scale: float) -> Samples:
-        with _heavy(target) as sandbox:
+        with heavy(target) as sandbox:
             return Samples().measure(count(times, scale), lambda: once(sandbox))
 
     return take
