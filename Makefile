@@ -36,8 +36,8 @@ test-e2e: setup
 	@$(MAKE) --no-print-directory test-pool POOLED="tests/e2e/test_lifecycle.py tests/e2e/test_commands.py"
 
 POOLED ?= tests/e2e
-test-pool: setup ## the e2e suite once more, its sandboxes from a pool (POOL= spares, POOLED= files)
-	WARREN_TEST_POOL=$(or $(POOL),2) PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest $(POOLED) $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+test-pool: setup ## the e2e suite once more, its sandboxes from a pool (POOL= spares of each runtime, POOLED= files)
+	WARREN_TEST_POOL=$(or $(POOL),2) PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest $(POOLED) -m "not alone" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # What takes the whole machine, and would starve what runs beside it.
 test-alone: setup

@@ -31,7 +31,7 @@ def snapshot(bridge: str | None = None, state_dir: Path | None = None) -> Traces
         "cgroups": _cgroups(bridge),
         "mounts": _mounts(marks),
         "loops": _loops(marks),
-        "processes": _processes(marks, f"/warren_{bridge}/" if bridge else "/warren_"),
+        "processes": _processes(marks, [f"/warren_{bridge}{end}" for end in "/_"] if bridge else ["/warren_"]),
         "layers": _layers(state_dir),
         "partials": _partials(state_dir),
     }
@@ -58,8 +58,8 @@ def _output(*argv: str) -> list[str]:
 
 
 def _cgroups(bridge: str | None) -> frozenset[str]:
-    name = f"warren_{bridge or '*'}"
-    found = [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]
+    names = [f"warren_{bridge}", f"warren_{bridge}_*"] if bridge else ["warren_*"]
+    found = [group for name in names for place in ("*/", "") for group in Path("/sys/fs/cgroup").glob(place + name)]
     return frozenset(str(group) for top in found for group in (top, *top.rglob("*")) if group.is_dir())
 
 
@@ -80,7 +80,7 @@ def _loops(marks: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _processes(marks: list[str], group_mark: str) -> frozenset[str]:
+def _processes(marks: list[str], group_marks: list[str]) -> frozenset[str]:
     found: set[str] = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
@@ -91,7 +91,8 @@ def _processes(marks: list[str], group_mark: str) -> frozenset[str]:
         except OSError:
             continue
         is_runtime = Path(line.split(" ")[0]).name.startswith(("runsc", "crun")) and any(mark in line for mark in marks)
-        if group_mark in group or is_runtime or (_IMAGE_WORK.search(line) and _has_open(entry, marks)):
+        is_in_group = any(mark in group for mark in group_marks)
+        if is_in_group or is_runtime or (_IMAGE_WORK.search(line) and _has_open(entry, marks)):
             found.add(f"{entry.name} {line.strip()[:200]}")
     return frozenset(found)
 

@@ -17,7 +17,7 @@ def main() -> None:
 def _serve(settings: Settings) -> None:
     import uvloop
 
-    from warren.wiring import serve
+    from warren.wiring.serving import serve
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
@@ -25,7 +25,7 @@ def _serve(settings: Settings) -> None:
 
 def _prepare(settings: Settings) -> LocalAccess:
     from warren.telemetry.logs import configure
-    from warren.wiring import find_local_key, make_local_key, opened_audit, opened_store, tls_files
+    from warren.wiring.state import find_local_key, make_local_key, opened_audit, opened_store, tls_files
 
     configure("warning", json=False)  # stdout is for what a shell evaluates
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import uvloop
 
-from warren import wiring
 from warren.control import uploads
 from warren.control.build_layers import Layers
 from warren.control.templates import TemplateFiles
@@ -29,6 +28,7 @@ from warren.engine.oci.shelf import Shelf
 from warren.images import shelf as images_shelf
 from warren.images.source import OciImages, _Cell  # pyright: ignore[reportPrivateUsage]
 from warren.settings import load
+from warren.wiring import serving, state
 
 RECORD = "record"
 BACKGROUND = frozenset(
@@ -38,6 +38,7 @@ BACKGROUND = frozenset(
     | {"engine.room", "engine.shortage", "engine.memory_excess", "engine.denials", "engine.keeps_memory"}
     | {"store.servers", "store.home", "store.key_holder", "store.find_template", "store.sleeper", "store.snapshot"}
     | {"store.build", "store.build_lines", "store.add_build_lines", "store.unfinished_builds", "store.template_entry"}
+    | {"store.ladders"}
     | {"store.snapshots", "store.named_snapshot", "store.snapshot_usage", "store.referenced_checkpoints"}
 )
 """What goes on all the time, or changes nothing: a crash there is one between its neighbours."""
@@ -99,11 +100,15 @@ def watched(function: Callable[..., Any], point: str, plan: Plan) -> Callable[..
 
 def install(plan: Plan) -> None:
     """At the contracts, and inside the engine at what it does to the machine."""
-    seams = (("OciEngine", "engine"), ("GuestdClient", "guest"), ("SqlStore", "store"), ("GuestWorkshop", "workshop"))
-    for name, point in seams:
-        original = getattr(wiring, name)
+    for where, name, point in (
+        (serving, "OciEngine", "engine"),
+        (serving, "GuestdClient", "guest"),
+        (serving, "GuestWorkshop", "workshop"),
+        (state, "SqlStore", "store"),
+    ):
+        original = getattr(where, name)
         replacement = lambda *given, original=original, point=point: Spied(original(*given), point, plan)  # noqa: E731
-        setattr(wiring, name, replacement)
+        setattr(where, name, replacement)
     steps = [(firewall, "apply", "rules"), (Record, "write", "record")]
     steps += [(shelf, "rename", "shelf"), (shelf, "erase", "shelf"), (Shelf, "publish", "shelf")]
     steps += [(_Cell, "report", "cell"), (OciImages, "_keep", "images"), (images_shelf.Shelf, "put", "images")]
@@ -117,7 +122,7 @@ def install(plan: Plan) -> None:
 def main() -> None:
     install(Plan(Path(sys.argv[1])))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(wiring.serve(load(os.environ)))
+        runner.run(serving.serve(load(os.environ)))
 
 
 if __name__ == "__main__":

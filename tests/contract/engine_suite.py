@@ -108,6 +108,14 @@ class EngineSuite(OnRig):
         assert (placement.id, placement.runtime) == (spec.id, spec.runtime)
         assert placement in await rig.engine.list()
 
+    async def test_what_starts_in_the_background_can_be_brought_forward(self, rig: Rig) -> None:
+        sandbox = await rig.running(in_background=True)
+        await rig.engine.bring_forward(sandbox)
+        await rig.engine.bring_forward(sandbox)
+        assert await rig.ids() == {sandbox}
+        with pytest.raises(SandboxNotFound):
+            await rig.engine.bring_forward(new_id())
+
     async def test_an_unknown_runtime_is_refused(self, rig: Rig) -> None:
         with pytest.raises(BadRequest, match="cannot use runtime"):
             await rig.engine.create(rig.spec(runtime="warp"))

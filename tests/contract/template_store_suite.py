@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -11,6 +12,7 @@ from warren.contracts.template_store import BuildQuery, LineQuery, TemplateQuery
 from warren.model import limits
 from warren.model.build import Build, BuildLine, BuildStatus, Built, LogLevel
 from warren.model.errors import LimitReached, TemplateInUse
+from warren.model.idle import Ladder
 from warren.model.sandbox import Resources, State
 from warren.model.template import TemplateTag
 
@@ -113,6 +115,21 @@ class TemplateStoreSuite:
         assert await store.template_entry(PROJECT.id, "t3") is None
         assert await store.public_template("two", "shared") is None
         assert await store.public_entry("two", "shared") is None
+
+    async def test_a_template_keeps_its_ladder_until_it_is_taken_away(self, store: Store) -> None:
+        row, ladder, later = template("t1", names=["base"]), Ladder(60, None, 1800), T0 + timedelta(hours=1)
+        await store.put_template(row)
+        await store.put_template(template("t2", PROJECT, ["mine"]))
+        assert await store.ladders() == {}
+        await store.set_ladder("t1", ladder, later)
+        await store.set_ladder("t2", Ladder(), later)
+        await store.put_template(row)
+        assert await store.ladders() == {"t1": ladder, "t2": Ladder()}
+        entry = await store.template_entry(PROJECT.id, "t2")
+        assert entry is not None and (entry.ladder, entry.updated_at) == (Ladder(), later)
+        await store.set_ladder("t1", None, later)
+        await store.remove_template("t2")
+        assert await store.ladders() == {}
 
     async def test_an_own_name_is_not_taken_for_another_s_id(self, store: Store) -> None:
         own = template("t1", PROJECT, ["t3"], age=1)

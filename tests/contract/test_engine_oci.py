@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests import addresses, leaks
-from tests.contract.engine_suite import EngineSuite
+from tests.contract.engine_suite import EngineSuite, Rig
 from tests.contract.sleep_suite import SleepSuite
 from tests.contract.volume_suite import VolumeSuite
 from warren.contracts.engine import Engine
+from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.engine import OciEngine
 from warren.engine.oci.record import Record
 from warren.model.template import TemplateImage
@@ -51,6 +52,15 @@ class OciBench:
         assert record is not None
         os.kill(record.pid, signal.SIGKILL)
 
+    @property
+    def cgroups(self) -> Cgroups:
+        return Cgroups(f"warren_{self._settings.bridge}")
+
+    def weight(self, sandbox_id: str) -> int:
+        groups = self.cgroups
+        kind, file = ("", "cpu.weight") if groups.is_v2 else ("cpu", "cpu.shares")
+        return int((groups.folder(kind, sandbox_id) / file).read_text())
+
     def left_behind(self) -> dict[str, list[str]]:
         return leaks.difference(self._before, leaks.snapshot(self._settings.bridge, self._settings.state_dir))
 
@@ -74,6 +84,15 @@ class TestOciEngine(EngineSuite):
     @pytest.fixture
     def bench(self, runtime: str, tmp_path: Path) -> Iterator[OciBench]:
         return OciBench(runtime, tmp_path)
+
+    async def test_what_starts_in_the_background_weighs_little_until_it_is_brought_forward(self, rig: Rig) -> None:
+        assert isinstance(rig.bench, OciBench)
+        groups = rig.bench.cgroups
+        usual, spare = await rig.running(), await rig.running(in_background=True)
+        assert rig.bench.weight(spare) <= rig.bench.weight(usual) / 4
+        assert groups.background.read_text() == ""
+        await rig.engine.bring_forward(spare)
+        assert rig.bench.weight(spare) == rig.bench.weight(usual)
 
 
 @pytest.mark.root

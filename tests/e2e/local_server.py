@@ -22,6 +22,8 @@ START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0
 """Seconds for a terminated server to be gone."""
 POLL_S = 0.05
+SPARES = int(os.environ.get("WARREN_TEST_POOL", "0"))
+"""Of each runtime, where a test says nothing of the pool."""
 
 
 class LocalServer:
@@ -44,7 +46,8 @@ class LocalServer:
             "WARREN_NETWORK": str(addresses.block()),
             "WARREN_POOL_SLOTS": "4",
             # Spares come and go in the background, so tests of what a server leaves ask for them by name; or all do.
-            "WARREN_POOL_SANDBOXES": os.environ.get("WARREN_TEST_POOL", "0"),
+            "WARREN_POOL_SANDBOXES": str(3 * SPARES),
+            "WARREN_POOL": f"base/runsc={SPARES},base/crun={SPARES}",
             "WARREN_MAX_SLOTS": "60",
             "WARREN_PRIME_TEMPLATES": "0",
             **{f"WARREN_{name.upper()}": str(value) for name, value in settings.items()},

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from e2b import Sandbox
+from e2b import Sandbox, Template
 
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
@@ -38,6 +38,19 @@ def test_it_sleeps_by_itself_and_goes_on_when_somebody_comes(lazy: LocalServer, 
         until(is_deep, ASLEEP_S, "it sleeps as deep as it may")
         assert sandbox.commands.run("cat /dev/shm/memory").stdout == "kept\n"
         assert sandbox.get_info(**lazy.options).end_at == ends
+
+
+def test_a_template_s_owner_says_how_deep_its_sandboxes_sleep(lazy: LocalServer) -> None:
+    def asked(*options: str) -> dict[str, Any]:
+        return json.loads(lazy.run("template", "idle", "light", *options, "--json").stdout)
+
+    Template.build(Template().from_template("base").set_envs({"A": "1"}), "light", **lazy.options)
+    assert asked() == {"setBy": "server"}
+    assert asked("--freeze", "1") == {"freezeAfter": 1, "setBy": "template"}
+    with Sandbox.create("light", timeout=300, **lazy.options) as sandbox:
+        until(lambda: told(lazy, sandbox).get("pausedIn") == "memory", ASLEEP_S, "it sleeps as its template says")
+        assert asked("--never") == {"setBy": "template"}
+        assert sandbox.commands.run("echo $A").stdout == "1\n"
 
 
 def test_who_is_at_work_stays_awake(lazy: LocalServer) -> None:

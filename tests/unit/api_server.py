@@ -24,7 +24,7 @@ from warren.model.template import Template
 from warren.settings import Settings
 from warren.store.memory import MemoryStore
 from warren.store.sql import SqlStore
-from warren.wiring import Control, build_control
+from warren.wiring.control import Control, build_control
 
 BASE = Template(
     id="tbase",

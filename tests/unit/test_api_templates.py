@@ -177,6 +177,9 @@ async def test_a_public_template_starts_for_others_and_is_changed_by_nobody_else
             ("GET", "/templates/aliases/default/mine", None),
             ("GET", "/templates/default/mine", None),
             ("GET", "/templates/default/mine/tags", None),
+            ("GET", "/templates/default/mine/settings/idle", None),
+            ("PUT", "/templates/default/mine/settings/idle", {"freezeAfter": 1}),
+            ("DELETE", "/templates/default/mine/settings/idle", None),
             ("DELETE", "/templates/default/mine", None),
             ("PATCH", "/v2/templates/default/mine", {"public": False}),
             ("POST", "/templates/tags", {"target": "default/mine", "tags": ["x"]}),
@@ -210,6 +213,7 @@ async def test_what_is_built_in_is_nobody_s_to_change(tmp_path: Path) -> None:
     async with api_server(tmp_path, builder=FakeBuilder()) as server:
         assert (await server.client.delete("/templates/base")).status_code == 403
         assert (await server.client.patch("/v2/templates/base", json={"public": False})).status_code == 403
+        assert (await server.client.put("/templates/base/settings/idle", json={})).status_code == 403
         assert (await server.client.get("/templates/base")).json()["isDefault"] is True
 
 
@@ -275,6 +279,42 @@ async def test_what_another_server_has_is_refused_with_its_name(tmp_path: Path) 
         assert (answer.status_code, answer.json()["error_code"]) == (503, "server_away")
 
 
+# --- the idle ladder ---------------------------------------------------------------------------------------
+
+
+async def test_a_template_has_the_ladder_that_its_owner_gives_it_or_the_server_s(tmp_path: Path) -> None:
+    async with api_server(tmp_path, builder=FakeBuilder(), idle=("base=5/-/-", "*=-/-/9")) as server:
+        await built(server)
+        path = "/templates/default%2Fmine/settings/idle"
+        of_server = {"diskAfter": 9, "setBy": "server"}
+        own = {"freezeAfter": 60, "diskAfter": 1800, "setBy": "template"}
+        assert (await server.client.get(path)).json() == of_server
+        changed = await server.client.put(path, json={"freezeAfter": 60, "diskAfter": 1800})
+        assert (changed.status_code, changed.json()) == (200, own)
+        assert (await server.client.get("/templates/mine/settings/idle")).json() == own
+        assert (await server.client.put(path, json={})).json() == {"setBy": "template"}
+        assert (await server.client.delete(path)).json() == of_server
+        assert (await server.client.get("/templates/base/settings/idle")).json()["freezeAfter"] == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"freezeAfter": 0}, "after 1 to"),
+        ({"freezeAfter": 9, "diskAfter": 8}, "after the one before"),
+        ({"diskAfter": 10**9}, "after 1 to"),
+        ({"diskAfter": "9"}, "diskAfter"),
+        ({"freezAfter": 9}, "freezAfter"),
+    ],
+)
+async def test_a_ladder_that_is_none_is_refused(tmp_path: Path, body: dict[str, Any], word: str) -> None:
+    async with api_server(tmp_path, builder=FakeBuilder()) as server:
+        await built(server)
+        code, message = refused(await server.client.put("/templates/mine/settings/idle", json=body))
+        assert code == 400
+        assert word in message
+
+
 # --- audit -------------------------------------------------------------------------------------------------
 
 
@@ -288,10 +328,12 @@ async def test_every_change_of_a_template_is_written_down(tmp_path: Path) -> Non
         await server.client.post("/templates/tags", json={"target": "mine", "tags": ["a"]})
         await server.client.request("DELETE", "/templates/tags", json={"name": "mine", "tags": ["a"]})
         await server.client.patch("/v2/templates/mine", json={"public": True})
+        await server.client.put("/templates/mine/settings/idle", json={"freezeAfter": 60})
         await server.client.delete("/templates/mine")
         wanted = [
             Kind.TEMPLATE_CREATE, Kind.TEMPLATE_BUILD, Kind.TEMPLATE_BUILT, Kind.TEMPLATE_CREATE, Kind.TEMPLATE_BUILD,
-            Kind.TEMPLATE_BUILT, Kind.TEMPLATE_TAG, Kind.TEMPLATE_TAG, Kind.TEMPLATE_PUBLISH, Kind.TEMPLATE_DELETE,
+            Kind.TEMPLATE_BUILT, Kind.TEMPLATE_TAG, Kind.TEMPLATE_TAG, Kind.TEMPLATE_PUBLISH, Kind.TEMPLATE_IDLE,
+            Kind.TEMPLATE_DELETE,
         ]  # fmt: skip
         assert [event.kind for event in server.audit.events] == wanted
         assert {event.subject for event in server.audit.events} == {f"template:{made['templateID']}"}

@@ -52,6 +52,9 @@ class Server:
             return httpx.Response(202)
         if what == "POST /machine/prune":
             return httpx.Response(200, json={"images": 2, "layers": 3, "bytes": 5_000_000})
+        if what.endswith(" /templates/old/settings/idle"):
+            ladder = {"freezeAfter": 60, "diskAfter": 1800, "setBy": "template"}
+            return httpx.Response(200, json=ladder)
         if what in ("PUT /put/here", "DELETE /templates/old"):
             return httpx.Response(204)
         return httpx.Response(404, json={"code": 404, "error_code": "template_not_found", "message": "not there"})
@@ -149,6 +152,22 @@ def test_delete_goes_on_after_one_that_is_not_there(machine: Machine, capsys: py
     assert run(["template", "delete", "none", "old", "--json"], machine) == 1
     said = capsys.readouterr()
     assert json.loads(said.out) == {"deleted": ["old"], "failed": {"none": "not there"}}
+
+
+def test_a_ladder_is_steps_or_none_at_all_or_the_server_s(
+    machine: Machine, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for both in (["--never", "--default"], ["--freeze", "1", "--never"], ["--disk", "0"]):
+        assert run(["template", "idle", "old", *both], machine) == 2
+    assert not server.asked
+    assert run(["template", "idle", "old", "--freeze", "60", "--disk", "1800"], machine) == 0
+    assert server.sent("PUT", "/templates/old/settings/idle") == {"freezeAfter": 60, "diskAfter": 1800}
+    said = capsys.readouterr()
+    assert [line.split() for line in said.out.splitlines()] == [
+        ["freeze", "after", "1m", "00s"],
+        ["reclaim", "never"],
+        ["disk", "after", "30m", "00s"],
+    ]
 
 
 async def _put(machine: Machine, template: Template) -> None:

@@ -1,6 +1,7 @@
 """The idle ladder over the in-memory engine, guest and store."""
 
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tests.unit.api_server import ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.control.activity import Activity
 from warren.model import limits
+from warren.model.errors import Forbidden
+from warren.model.idle import Ladder
 from warren.model.pause import PauseKind
 from warren.model.sandbox import Sandbox, State
 
@@ -79,6 +82,26 @@ async def test_traffic_wakes_it_and_its_deadline_stays(server: ApiServer, idle: 
     assert (after.state, after.expires_at) == (State.RUNNING, before.expires_at)
 
 
+@pytest.mark.parametrize("seconds", [10, 20, 30])
+async def test_what_was_revoked_while_it_slept_holds_at_every_step(
+    server: ApiServer, idle: Idle, seconds: float
+) -> None:
+    sandbox, project, waking = await create(server), server.project, server.control.waking
+    idle(seconds)
+    await server.control.idleness.look()
+    await server.store.set_limits(project.id, replace(project.limits, memory_mb=1))
+    with pytest.raises(Forbidden, match="memoryMB"):
+        await waking.wake(sandbox)
+    asked = await server.client.post(f"/sandboxes/{sandbox}/timeout", json={"timeout": 100})
+    assert (asked.status_code, (await row(server, sandbox)).state) == (403, State.PAUSED)
+    await server.store.set_limits(project.id, project.limits)
+    for key in await server.control.context.keys.list(project):
+        await server.control.context.keys.revoke(project, key.id)
+    with pytest.raises(Forbidden, match="no key of its project"):
+        await waking.wake(sandbox)
+    assert (await row(server, sandbox)).state is State.PAUSED
+
+
 async def test_what_its_owner_asks_finds_it_awake(server: ApiServer, idle: Idle) -> None:
     sandbox = await create(server)
     idle(10)
@@ -118,6 +141,16 @@ async def test_at_its_deadline_it_is_paused_where_the_owner_wished_so(
         return found.state is State.PAUSED and kept
 
     await eventually(is_paused)
+
+
+async def test_a_template_s_own_ladder_comes_before_the_server_s(server: ApiServer, idle: Idle) -> None:
+    sandbox = await create(server)
+    template, now = (await row(server, sandbox)).template_id, datetime.now(UTC)
+    idle(10)
+    for ladder, state in ((Ladder(), State.RUNNING), (Ladder(11), State.RUNNING), (None, State.PAUSED)):
+        await server.store.set_ladder(template, ladder, now)
+        await server.control.idleness.look()
+        assert (await row(server, sandbox)).state is state
 
 
 async def test_who_is_used_stays_awake(server: ApiServer) -> None:

@@ -18,7 +18,7 @@ from warren.model import limits
 from warren.model.sandbox import EndReason, Sandbox
 from warren.settings import Settings
 from warren.store.memory import MemoryStore
-from warren.wiring import Control, build_control
+from warren.wiring.control import Control, build_control
 
 pytestmark = pytest.mark.anyio
 

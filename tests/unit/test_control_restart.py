@@ -26,7 +26,7 @@ from warren.model.sandbox import EndReason, Resources, Sandbox, State
 from warren.model.template import TemplateImage
 from warren.settings import Settings
 from warren.store.memory import MemoryStore
-from warren.wiring import Control, build_control
+from warren.wiring.control import Control, build_control
 
 pytestmark = pytest.mark.anyio
 

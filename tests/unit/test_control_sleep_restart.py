@@ -11,7 +11,7 @@ from warren.control.pausing import PauseRequest
 from warren.model.pause import Pause, PauseCause, PauseKind
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.snapshot import SnapshotKind
-from warren.wiring import Control
+from warren.wiring.control import Control
 
 pytestmark = pytest.mark.anyio
 

@@ -1,6 +1,7 @@
 """The warm pool over the in-memory engine, guest and store."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,9 +31,9 @@ async def pooled(state: Path, **settings: object) -> AsyncIterator[ApiServer]:
         await spares.drain()
 
 
-async def filled(server: ApiServer) -> None:
+async def filled(server: ApiServer, count: int = 2) -> None:
     async def is_full() -> bool:
-        return ready(server) == 2
+        return ready(server) == count
 
     await eventually(is_full)
 
@@ -52,15 +53,34 @@ async def test_a_create_takes_a_spare_and_the_pool_fills_up_again(tmp_path: Path
         await filled(server)
 
 
+async def test_a_spare_is_started_in_the_background_and_handed_out_like_any_other(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        for sandbox in server.engine.machine.sandboxes.values():
+            assert (sandbox.spec.in_background, sandbox.in_background) == (True, False)
+        created = await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256})
+        assert not server.engine.machine.sandboxes[created.json()["sandboxID"]].spec.in_background
+
+
 async def test_no_list_and_no_quota_knows_of_spares(tmp_path: Path) -> None:
     async with pooled(tmp_path) as server:
         await filled(server)
+        assert server.audit.events == []
         assert (await server.client.get("/v2/sandboxes")).json() == []
         some = next(iter(server.engine.machine.sandboxes))
         assert (await server.client.get(f"/sandboxes/{some}")).status_code == 404
         assert (await server.client.delete(f"/sandboxes/{some}")).status_code == 404
+        listed = await server.client.get("/v2/sandboxes")
+        assert listed.headers["x-total-running"] == "0"
+        measured = (await server.client.get("/sandboxes/metrics", params={"sandbox_ids": some})).json()
+        assert measured == {"sandboxes": {}}
+        numbers = (await server.client.get("/metrics")).text
+        assert not re.search(r"warren_(sandboxes_running|creates|ends)\S* [1-9]", numbers)
+        assert (await server.client.get("/machine")).json()["spares"] == 2
         (shown,) = (await server.client.get("/pools")).json()
         assert (shown["names"], shown["runtime"], shown["ready"], shown["wanted"]) == (["base"], "runsc", 2, 2)
+        headers = await server.other_project(sandboxes=1)
+        assert (await server.client.post("/v2/sandboxes", json=NEW, headers=headers)).status_code == 201
 
 
 async def test_a_build_with_the_image_of_another_has_spares_of_its_own(tmp_path: Path) -> None:
@@ -130,6 +150,29 @@ async def test_the_last_place_goes_to_who_asks(tmp_path: Path) -> None:
         server.engine.machine.slots = 2
         created = await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256})
         assert created.status_code == 201
+
+
+async def test_a_large_sandbox_takes_the_room_of_as_many_spares_as_it_needs(tmp_path: Path) -> None:
+    async with pooled(tmp_path, pool=("base=4",)) as server:
+        await filled(server, 4)
+        size = server.engine.machine.size
+        committed = (await server.engine.room()).memory_committed
+        server.engine.machine.size = replace(size, memory_total=committed // 10)
+        large = await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": committed // 4 * 3})
+        assert large.status_code == 201
+        too_large = await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": committed})
+        assert (too_large.status_code, too_large.json()["error_code"]) == (503, "sandbox_capacity_unavailable")
+
+
+async def test_a_sandbox_that_wakes_takes_the_place_of_a_spare(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        sandbox = (await server.client.post("/v2/sandboxes", json=NEW)).json()["sandboxID"]
+        assert (await server.client.post(f"/sandboxes/{sandbox}/pause", json={})).status_code == 204
+        await filled(server)
+        server.engine.machine.slots = 2
+        assert (await server.client.post(f"/v2/sandboxes/{sandbox}/connect", json={"timeout": 60})).status_code == 201
+        assert sandbox in server.engine.machine.sandboxes
 
 
 async def test_nothing_is_kept_while_memory_is_short(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from warren.model.sandbox import EndReason, Sandbox, State
 from warren.settings import Settings
 from warren.store.memory import MemoryStore
 from warren.store.sql import SqlStore
-from warren.wiring import Control, build_control
+from warren.wiring.control import Control, build_control
 
 pytestmark = pytest.mark.anyio
 

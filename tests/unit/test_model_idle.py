@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from warren.model import limits
 from warren.model.errors import BadRequest
-from warren.model.idle import Ladder, Step, parse_ladders
+from warren.model.idle import Ladder, Step, default_ladder, parse_ladders
 
 WHOLE = Ladder(60, 300, 1800)
 
@@ -32,7 +33,18 @@ def test_ladders_are_written_by_template() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["base", "=1/2/3", "base=1/2", "base=1/2/3/4", "base=0/-/-", "base=a/-/-", "base=3/2/1", "base=-/9/8"]
+    "word",
+    [
+        "base",
+        "=1/2/3",
+        "base=1/2",
+        "base=1/2/3/4",
+        "base=0/-/-",
+        "base=a/-/-",
+        "base=3/2/1",
+        "base=-/9/8",
+        f"base=1/-/{limits.IDLE_MAX_S + 1}",
+    ],
 )
 def test_a_ladder_that_cannot_be_read_is_refused(word: str) -> None:
     with pytest.raises(BadRequest, match="WARREN_IDLE"):
@@ -42,3 +54,16 @@ def test_a_ladder_that_cannot_be_read_is_refused(word: str) -> None:
 def test_a_template_has_one_ladder() -> None:
     with pytest.raises(BadRequest, match="once"):
         parse_ladders(["base=60/-/-", "base=70/-/-"])
+
+
+@pytest.mark.parametrize("ladder", [WHOLE, Ladder(), Ladder(disk_s=60)])
+def test_a_ladder_is_read_as_it_is_written(ladder: Ladder) -> None:
+    assert Ladder.parse(str(ladder)) == ladder
+
+
+def test_the_server_s_settings_name_a_template_or_every_other_one() -> None:
+    named, every = Ladder(1), Ladder(2)
+    assert default_ladder({"base": named, "*": every}, ("base", "t1")) == named
+    assert default_ladder({"t1": named, "*": every}, ("base", "t1")) == named
+    assert default_ladder({"base": named, "*": every}, ("other", "t2")) == every
+    assert default_ladder({"base": named}, ("other", "t2")) == Ladder()

@@ -86,3 +86,23 @@ def test_all_sandboxes_together_weigh_less_than_the_server(tmp_path: Path) -> No
     assert (tmp_path / "1/cpu/warren/cpu.shares").read_text() == "512"
     tree(tmp_path / "2", {"cgroup.controllers": "cpu", "warren/cpu.weight": "100"}).open_parent()
     assert (tmp_path / "2/warren/cpu.weight").read_text() == "50"
+
+
+def test_commands_that_nobody_waits_for_weigh_next_to_nothing_beside_the_sandboxes(tmp_path: Path) -> None:
+    v1 = tree(tmp_path / "1", {"cpu/cgroup.procs": ""})
+    v1.open_parent()
+    assert v1.background == tmp_path / "1/cpu/warren_background/tasks"
+    assert int((v1.background.parent / "cpu.shares").read_text()) <= 512 / 4
+    v2 = tree(tmp_path / "2", {"cgroup.controllers": "cpu"})
+    v2.open_parent()
+    assert v2.background == tmp_path / "2/warren_background/cgroup.procs"
+    assert int((v2.background.parent / "cpu.weight").read_text()) <= 50 / 4
+
+
+def test_a_sandbox_is_given_its_weight(tmp_path: Path) -> None:
+    tree(tmp_path / "1", {"cpu/warren/box/cpu.shares": "128"}).set_shares("box", 2048)
+    assert (tmp_path / "1/cpu/warren/box/cpu.shares").read_text() == "2048"
+    tree(tmp_path / "2", {"cgroup.controllers": "cpu", "warren/box/cpu.weight": "5"}).set_shares("box", 262144)
+    assert (tmp_path / "2/warren/box/cpu.weight").read_text() == "10000"
+    with pytest.raises(EngineFailed, match="cannot set the weight"):
+        tree(tmp_path / "3", {"cpu/warren/box": "no folder"}).set_shares("box", 2)

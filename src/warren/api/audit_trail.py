@@ -34,6 +34,8 @@ KINDS: Mapping[tuple[str, str], Kind] = {
     ("POST", "/machine/prune"): Kind.TEMPLATE_PRUNE,
     ("POST", "/templates/tags"): Kind.TEMPLATE_TAG,
     ("DELETE", "/templates/tags"): Kind.TEMPLATE_TAG,
+    ("PUT", "/templates/{template_id:path}/settings/idle"): Kind.TEMPLATE_IDLE,
+    ("DELETE", "/templates/{template_id:path}/settings/idle"): Kind.TEMPLATE_IDLE,
     ("PATCH", "/v2/templates/{template_id:path}"): Kind.TEMPLATE_PUBLISH,
     ("PATCH", "/templates/{template_id:path}"): Kind.TEMPLATE_PUBLISH,
     ("DELETE", "/templates/{template_id:path}"): Kind.TEMPLATE_DELETE,

@@ -14,9 +14,11 @@ from warren.model import limits
 async def machine(request: Request) -> dict[str, Any]:
     """Counts over all projects, so for whom `GET /metrics` is. Raises Unauthenticated."""
     await require_local_or_key(request)
-    room = await context(request).sandboxes.room()
+    use = context(request)
+    room = await use.sandboxes.room()
     return {
         "sandboxes": room.sandboxes,
+        "spares": sum(level.ready for level in use.spares.levels()),
         "memoryMB": {
             "total": room.machine.memory_total,
             "available": room.machine.memory_available,

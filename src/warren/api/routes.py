@@ -48,6 +48,7 @@ class Route:
 _SANDBOX = "/sandboxes/{sandbox_id}"
 _TEMPLATE = "/templates/{template_id:path}"
 _BUILD = _TEMPLATE + "/builds/{build_id}"
+_LADDER = _TEMPLATE + "/settings/idle"  # two parts more than an id: a name with its namespace could have one
 _CONTENT = "/volumecontent/{volume_id}"
 _K = Access.KEY
 
@@ -94,6 +95,9 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", _BUILD, 204, _K, builds.cancel),
     Route("GET", _BUILD + "/status", 200, _K, builds.status),
     Route("GET", _BUILD + "/logs", 200, _K, builds.logs),
+    Route("GET", _LADDER, 200, _K, templates.ladder),
+    Route("PUT", _LADDER, 200, _K, templates.set_ladder),
+    Route("DELETE", _LADDER, 200, _K, templates.unset_ladder),
     Route("GET", _TEMPLATE, 200, _K, templates.get),  # these last: a name may have a slash in it
     Route("PATCH", "/v2" + _TEMPLATE, 200, _K, templates.update),
     Route("PATCH", _TEMPLATE, 200, _K, templates.update_v1),

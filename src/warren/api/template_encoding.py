@@ -7,8 +7,9 @@ from typing import Any
 
 from warren.api.encoding import page_position, page_token, stamp
 from warren.api.schemas import ENVD_VERSION
-from warren.api.template_schemas import BuildLineOut, BuildOut, ReasonOut
+from warren.api.template_schemas import BuildLineOut, BuildOut, LadderOut, ReasonOut
 from warren.model.build import Build, BuildLine
+from warren.model.idle import Ladder
 from warren.model.project import Project
 from warren.model.template import TemplateEntry
 
@@ -44,6 +45,15 @@ def names_out(entry: TemplateEntry, project: Project) -> list[str]:
     """Built-in ones have no namespace."""
     namespace = "" if entry.project_id is None else f"{project.name.lower()}/"
     return [namespace + name for name in entry.names]
+
+
+def ladder_out(entry: TemplateEntry, holds: Ladder) -> LadderOut:
+    return LadderOut(
+        freezeAfter=holds.freeze_s,
+        reclaimAfter=holds.reclaim_s,
+        diskAfter=holds.disk_s,
+        setBy="server" if entry.ladder is None else "template",
+    )
 
 
 def template_token(entry: TemplateEntry) -> str:

@@ -4,12 +4,13 @@ import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from warren.api.schemas import ShortText, Size, Timestamp, Wire
+from warren.api.schemas import Seconds, ShortText, Size, Timestamp, Wire
 from warren.model import limits
 from warren.model.build import AwsKeys, LogLevel, Recipe, RegistryLogin, Step, StepKind
 from warren.model.errors import BadRequest
+from warren.model.idle import Ladder
 
 GCP_USER = "_json_key"
 """Artifact Registry takes a service account's key file as the password of this user:
@@ -57,6 +58,21 @@ class TagsAssignment(Wire):
 class TagsRemoval(Wire):
     name: ShortText
     tags: Tags
+
+
+class LadderIn(Wire):
+    """Seconds of idleness before each step, what is not given is left out. A word that is not known is refused: to
+    ignore it would leave a step out that somebody asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    freezeAfter: Seconds | None = None
+    reclaimAfter: Seconds | None = None
+    diskAfter: Seconds | None = None
+
+    def ladder(self) -> Ladder:
+        """Raises BadRequest."""
+        return Ladder(self.freezeAfter, self.reclaimAfter, self.diskAfter)
 
 
 class PasswordLogin(Wire):
@@ -221,6 +237,15 @@ class TagOut(BaseModel):
     tag: str
     buildID: str
     createdAt: Timestamp
+
+
+class LadderOut(BaseModel):
+    """The ladder that holds, and whether it is the template's own or comes from the server's settings."""
+
+    freezeAfter: int | None = None
+    reclaimAfter: int | None = None
+    diskAfter: int | None = None
+    setBy: Literal["template", "server"]
 
 
 class AliasOut(BaseModel):

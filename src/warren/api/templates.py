@@ -11,6 +11,8 @@ from warren.api.sandboxes import Limit, Who
 from warren.api.template_schemas import (
     AliasOut,
     AssignedTags,
+    LadderIn,
+    LadderOut,
     NamesOut,
     TagOut,
     TagsAssignment,
@@ -20,6 +22,7 @@ from warren.api.template_schemas import (
 from warren.contracts.template_store import TemplateQuery
 from warren.model import limits
 from warren.model.errors import BadRequest, TemplateNotFound
+from warren.model.idle import Ladder
 
 
 async def list_v1(request: Request, who: Who, teamID: str | None = None) -> list[dict[str, Any]]:
@@ -117,3 +120,24 @@ async def remove_tags(request: Request, who: Who, body: TagsRemoval) -> Response
 def _check_team(project_id: str, team: str | None) -> None:
     if team not in (None, project_id):
         raise BadRequest("Team ID param mismatch with the API key")
+
+
+async def ladder(request: Request, who: Who, template_id: str) -> LadderOut:
+    use = context(request).templates
+    entry = await use.visible(who.project, template_id)
+    return encoding.ladder_out(entry, use.ladder(entry))
+
+
+async def set_ladder(request: Request, who: Who, template_id: str, body: LadderIn) -> LadderOut:
+    return await _changed_ladder(request, who, template_id, body.ladder())
+
+
+async def unset_ladder(request: Request, who: Who, template_id: str) -> LadderOut:
+    return await _changed_ladder(request, who, template_id, None)
+
+
+async def _changed_ladder(request: Request, who: Who, template_id: str, wanted: Ladder | None) -> LadderOut:
+    use = context(request).templates
+    entry = await use.set_ladder(who.project, template_id, wanted)
+    trail.about(request, "template", entry.id)
+    return encoding.ladder_out(entry, use.ladder(entry))

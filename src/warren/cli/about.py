@@ -64,9 +64,10 @@ def info(machine: Machine, as_json: bool) -> None:
 def _room(room: Any) -> list[tuple[str, str]]:
     """What the server's machine has, and what of it is promised to sandboxes, those of other projects among them."""
     memory, disk = room["memoryMB"], room["diskMB"]
+    holders = f"{room['sandboxes']} sandboxes" + (f", {room['spares']} of them spares" if room.get("spares") else "")
     return [
         ("memory used", f"{memory['total'] - memory['available']} of {memory['total']} MiB"),
-        ("memory committed", f"{memory['committed']} of {memory['limit']} MiB, to {room['sandboxes']} sandboxes"),
+        ("memory committed", f"{memory['committed']} of {memory['limit']} MiB, to {holders}"),
         ("disk used", f"{disk['total'] - disk['free']} of {disk['total']} MiB"),
         ("disk committed", f"{disk['committed']} of {disk['limit']} MiB"),
     ]

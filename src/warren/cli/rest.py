@@ -63,6 +63,9 @@ class Rest:
         answer = self._answer("POST", path, body=body)
         return answer.json() if answer.content else None
 
+    def put(self, path: str, body: Json) -> Any:
+        return self._answer("PUT", path, body=body).json()
+
     def upload(
         self,
         url: str,

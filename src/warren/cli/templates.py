@@ -9,6 +9,7 @@ from warren.cli.invocation import delete_each, json_option, rest
 from warren.cli.machine import Machine
 from warren.cli.template_build import build
 from warren.cli.template_files import export, import_, prune
+from warren.cli.template_idle import idle
 
 
 @click.group("template")
@@ -53,5 +54,5 @@ def delete(machine: Machine, names: tuple[str, ...], as_json: bool) -> int:
         return delete_each(names, lambda name: server.delete(f"/templates/{quote(name, safe='')}"), as_json=as_json)
 
 
-for command in (build, import_, export, prune):
+for command in (build, import_, export, prune, idle):
     template.add_command(command)

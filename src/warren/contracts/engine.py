@@ -74,7 +74,7 @@ class SandboxSpec:
     """What to start. `hostname` is a DNS label; `dns_servers` are IPv4 addresses.
 
     With `restore`, image, runtime and resources are those that the checkpoint was made with, and with its memory
-    also the places of the volumes.
+    also the places of the volumes. `in_background`: nobody waits for it; see `bring_forward`.
     """
 
     id: str
@@ -85,6 +85,7 @@ class SandboxSpec:
     egress: EgressPolicy = field(default_factory=EgressPolicy)
     restore: Restore | None = None
     volumes: tuple[VolumeMount, ...] = ()
+    in_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,13 @@ class Engine(Protocol):
 
     async def usage(self, sandbox_id: str) -> Usage:
         """What the sandbox uses now, measured from outside. Raises SandboxNotFound."""
+        ...
+
+    async def bring_forward(self, sandbox_id: str) -> None:
+        """Give what was started in the background the part of the processors that its sizes say.
+
+        Until then it yields to whoever wants them. Raises SandboxNotFound, EngineFailed. Safe to retry.
+        """
         ...
 
     async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:

@@ -3,12 +3,13 @@
 `tests/contract/template_store_suite.py` holds the checks that every implementation passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from warren.model.build import Build, BuildLine, Built, LogLevel
+from warren.model.idle import Ladder
 from warren.model.snapshot import DEFAULT_TAG
 from warren.model.template import Template, TemplateEntry, TemplateTag
 
@@ -72,6 +73,14 @@ class Templates(Protocol):
 
     async def set_public(self, template_id: str, public: bool, at: datetime) -> None:
         """Whether other projects may start it."""
+        ...
+
+    async def set_ladder(self, template_id: str, ladder: Ladder | None, at: datetime) -> None:
+        """How deep its idle sandboxes sleep; None for what the server's settings say."""
+        ...
+
+    async def ladders(self) -> Mapping[str, Ladder]:
+        """By id, of all templates that have one of their own."""
         ...
 
     async def remove_template(self, template_id: str) -> bool:

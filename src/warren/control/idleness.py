@@ -14,18 +14,15 @@ from warren.control.pausing import Pausing
 from warren.control.resuming import Resuming
 from warren.model import limits
 from warren.model.errors import WarrenError
-from warren.model.idle import Ladder, Step
+from warren.model.idle import Ladder, Step, default_ladder
 from warren.model.pause import PauseKind
 from warren.model.sandbox import Sandbox, State
 
 log = structlog.get_logger(__name__)
 
-EVERY_TEMPLATE = "*"
-_NO_LADDER = Ladder()
-
 
 class Idleness:
-    """`ladders`: by a template's name or id; the one of EVERY_TEMPLATE for those that have none."""
+    """`ladders`: of the server's settings, for templates that say nothing themselves."""
 
     def __init__(
         self,
@@ -45,8 +42,8 @@ class Idleness:
         self._reclaimed: set[str] = set()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled; not at all without a ladder."""
-        while self._ladders:
+        """Look again and again, until cancelled."""
+        while True:
             await self._clock.sleep_until(self._clock.now() + timedelta(seconds=limits.IDLE_PERIOD_S))
             try:
                 await self.look()
@@ -55,18 +52,25 @@ class Idleness:
 
     async def look(self) -> None:
         """Take each sandbox one step deeper that has earned it."""
+        own = await self._store.ladders()
+        if not own and not self._ladders:
+            return
         known = await self._store.live_sandboxes(self._server_id)
         gate = asyncio.Semaphore(limits.IDLE_STEPS_AT_ONCE)
-        await asyncio.gather(*(self._consider(sandbox, gate) for sandbox in known))
+        await asyncio.gather(*(self._consider(sandbox, self._ladder(own, sandbox), gate) for sandbox in known))
         ids = {sandbox.id for sandbox in known}
         self._activity.forget_others(ids)
         self._reclaimed &= {sandbox.id for sandbox in known if sandbox.is_idle}
 
-    async def _consider(self, sandbox: Sandbox, gate: asyncio.Semaphore) -> None:
+    def _ladder(self, own: Mapping[str, Ladder], sandbox: Sandbox) -> Ladder:
+        names = (sandbox.alias or "", sandbox.template_id)
+        return own.get(sandbox.template_id) or default_ladder(self._ladders, names)
+
+    async def _consider(self, sandbox: Sandbox, ladder: Ladder, gate: asyncio.Semaphore) -> None:
         if sandbox.state is not State.RUNNING and not sandbox.is_idle:
             return
         idle = self._activity.idle_for(sandbox.id)
-        earned, now = self._ladder(sandbox).step_after(idle), self._step(sandbox)
+        earned, now = ladder.step_after(idle), self._step(sandbox)
         if earned <= now:
             return
         async with gate:
@@ -74,10 +78,6 @@ class Idleness:
                 await self._descend(sandbox, now, earned)
             except WarrenError as error:
                 log.info("idle sandbox stays where it is", sandbox=sandbox.id, step=now.name, error=error.message)
-
-    def _ladder(self, sandbox: Sandbox) -> Ladder:
-        names = (sandbox.alias or "", sandbox.template_id, EVERY_TEMPLATE)
-        return next((self._ladders[name] for name in names if name in self._ladders), _NO_LADDER)
 
     def _step(self, sandbox: Sandbox) -> Step:
         if sandbox.pause is None:

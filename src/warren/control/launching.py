@@ -69,6 +69,8 @@ class Launcher:
         kind: Kind,
         egress: EgressPolicy,
         volumes: tuple[VolumeMount, ...] = (),
+        *,
+        in_background: bool = False,
     ) -> Launched:
         """A sandbox of a template, with its services up at once where the template has memory for this kind.
 
@@ -79,11 +81,13 @@ class Launcher:
         memory = None if volumes else self._memory(template, kind)
         if memory is not None:
             try:
-                placement = await self.start(sandbox_id, template, kind, egress, restore=memory)
+                placement = await self.start(
+                    sandbox_id, template, kind, egress, restore=memory, in_background=in_background
+                )
                 return Launched(placement, authority_id=memory.checkpoint_id)
             except (CheckpointNotFound, CheckpointUnusable) as error:
                 log.warning("template's memory not usable; booting", template=template.id, error=error.message)
-        placement = await self.start(sandbox_id, template, kind, egress, volumes=volumes)
+        placement = await self.start(sandbox_id, template, kind, egress, volumes=volumes, in_background=in_background)
         return Launched(placement, needs_services=bool(template.start_command or template.ready_command))
 
     def _memory(self, template: Template, kind: Kind) -> Restore | None:
@@ -121,6 +125,7 @@ class Launcher:
         *,
         restore: Restore | None = None,
         volumes: tuple[VolumeMount, ...] = (),
+        in_background: bool = False,
     ) -> Placement:
         """Raises what `Engine.create` raises."""
         return await self._engine.create(
@@ -133,6 +138,7 @@ class Launcher:
                 egress=egress,
                 restore=restore,
                 volumes=volumes,
+                in_background=in_background,
             )
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -12,6 +13,7 @@ from warren.control.checkpoints import Checkpoints
 from warren.control.launching import Launcher, Owner
 from warren.control.pausing import Pausing
 from warren.control.sandbox_end import Ending
+from warren.control.spares import Spares
 from warren.control.templates import with_services
 from warren.control.watches import Watches
 from warren.control.work import Work
@@ -47,6 +49,7 @@ class Resuming:
         *,
         engine: Engine,
         launcher: Launcher,
+        spares: Spares,
         store: Store,
         clock: Clock,
         watches: Watches,
@@ -56,7 +59,7 @@ class Resuming:
         work: Work,
         meters: Meters,
     ) -> None:
-        self._engine, self._launcher, self._store, self._clock = engine, launcher, store, clock
+        self._engine, self._launcher, self._spares, self._store, self._clock = engine, launcher, spares, store, clock
         self._watches = watches
         self._checkpoints, self._pausing, self._ending = checkpoints, pausing, ending
         self._work, self._meters = work, meters
@@ -130,9 +133,9 @@ class Resuming:
         template = template_of(sandbox)
         shape = Kind(template.id, template.digest, sandbox.runtime, sandbox.resources)
         restore = Restore(sandbox.pause.checkpoint_id, kind)
-        return await self._launcher.start(
-            sandbox.id, template, shape, sandbox.network.egress(), restore=restore, volumes=sandbox.volumes
-        )
+        egress, volumes = sandbox.network.egress(), sandbox.volumes
+        start = partial(self._launcher.start, sandbox.id, template, shape, egress, restore=restore, volumes=volumes)
+        return await self._spares.placed(start)
 
     async def _placement(self, sandbox_id: str) -> Placement:
         for placement in await self._engine.list():

@@ -24,7 +24,6 @@ from warren.model.errors import (
     Busy,
     EngineFailed,
     LimitReached,
-    NoCapacity,
     PlacementTimeout,
     Timeout,
     VolumeNotFound,
@@ -279,11 +278,7 @@ class Starting:
         finally:
             self._waiting -= 1
         try:
-            return await self._launch(plan)
-        except NoCapacity:
-            if not await self._spares.make_room():
-                raise
-            return await self._launch(plan)
+            return await self._spares.placed(partial(self._launch, plan))
         finally:
             self._places.release()
 

@@ -8,8 +8,9 @@ knows nothing of them.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -19,13 +20,14 @@ from warren.contracts.store import Store
 from warren.control.launching import Launcher, Owner
 from warren.control.work import Work
 from warren.model import limits
-from warren.model.errors import WarrenError
+from warren.model.errors import NoCapacity, WarrenError
 from warren.model.policy import EgressPolicy
 from warren.model.pool import Budget, Demand, Floor, Kind, Rush, targets
 from warren.model.template import Template
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
+Started = TypeVar("Started")
 
 SPARE_EGRESS = EgressPolicy()
 """Of every spare; nothing in it sends anything before it is claimed, and a claim sets the owner's rules first."""
@@ -126,11 +128,17 @@ class Spares:
                 await self._changed.wait()
         self._changed.clear()
 
-    async def make_room(self) -> bool:
-        """Give the place of one spare to somebody who finds none; False when there is no spare.
+    async def placed(self, start: Callable[[], Awaitable[Started]]) -> Started:
+        """What `start` gives, at the cost of as many spares as it takes. Raises NoCapacity when they are not enough."""
+        for _ in range(self._budget.sandboxes):
+            with contextlib.suppress(NoCapacity):
+                return await start()
+            if not await self._make_room():
+                break
+        return await start()
 
-        One that is just being started is waited for: it holds a place already.
-        """
+    async def _make_room(self) -> bool:
+        """Give up one spare; False when there is none. One that is being started is waited for: it holds a place."""
         while not (ready := max(self._ready.values(), key=len, default=None)):
             if not self._is_adding:
                 return False
@@ -187,8 +195,9 @@ class Spares:
         spare_id, template = self._ids.sandbox_id(), self._templates[kind]
         self._is_adding = True
         try:
-            launched = await self._launcher.start_new(spare_id, template, kind, SPARE_EGRESS)
+            launched = await self._launcher.start_new(spare_id, template, kind, SPARE_EGRESS, in_background=True)
             await self._launcher.greet(launched, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
+            await self._engine.bring_forward(spare_id)
             self._keep(Spare(spare_id, kind, launched.placement))
         except WarrenError:
             await self._engine.destroy(spare_id)

@@ -6,10 +6,11 @@ import os
 import shutil
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -20,6 +21,7 @@ from warren.contracts.template_store import BuildQuery, TemplateQuery
 from warren.control import built_in
 from warren.model.build import Build
 from warren.model.errors import BadRequest, Forbidden, ServerAway, TemplateNotFound
+from warren.model.idle import Ladder, default_ladder
 from warren.model.project import Project
 from warren.model.snapshot import DEFAULT_TAG
 from warren.model.template import Reference, Template, TemplateEntry, TemplateImage, TemplateTag, checked_tags
@@ -147,8 +149,18 @@ class TemplateFiles:
 class Templates:
     """What is not there and what is another project's private one are one and the same: TemplateNotFound."""
 
-    def __init__(self, *, server_id: str, store: Store, clock: Clock, files: TemplateFiles) -> None:
+    def __init__(
+        self,
+        *,
+        server_id: str,
+        store: Store,
+        clock: Clock,
+        files: TemplateFiles,
+        ladders: Mapping[str, Ladder] = MappingProxyType({}),
+    ) -> None:
+        """`ladders`: of the server's settings, for templates that say nothing themselves."""
         self._server_id, self._store, self._clock, self._files = server_id, store, clock, files
+        self._ladders = ladders
 
     async def resolve(self, project: Project, reference: str) -> Template:
         """The build to start for an id, name, `namespace/name` or `name:tag`: own, built in, or public.
@@ -207,6 +219,16 @@ class Templates:
         entry = await self.own(project, reference)
         await self._store.set_public(entry.id, public, self._clock.now())
         return entry
+
+    async def set_ladder(self, project: Project, reference: str, ladder: Ladder | None) -> TemplateEntry:
+        """How deep its sandboxes sleep while nobody uses them; None: as the server's settings say."""
+        entry = await self.own(project, reference)
+        await self._store.set_ladder(entry.id, ladder, self._clock.now())
+        return replace(entry, ladder=ladder)
+
+    def ladder(self, entry: TemplateEntry) -> Ladder:
+        """Its own, or what the server's settings say of it."""
+        return entry.ladder or default_ladder(self._ladders, (*entry.names, entry.id))
 
     async def tags(self, project: Project, reference: str) -> Sequence[TemplateTag]:
         return await self._store.template_tags((await self.visible(project, reference)).id)

@@ -42,6 +42,8 @@ class Kind(enum.StrEnum):
     TEMPLATE_TAG = "template.tag"
     TEMPLATE_PUBLISH = "template.publish"
     """Whether other projects may start it was changed."""
+    TEMPLATE_IDLE = "template.idle"
+    """How deep its idle sandboxes sleep was changed."""
     TEMPLATE_DELETE = "template.delete"
     TEMPLATE_PRUNE = "template.prune"
     """Images and layers that nothing stands on were deleted because root wished so."""

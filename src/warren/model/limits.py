@@ -283,6 +283,8 @@ FORK_MAX = 20
 # --- the idle ladder ---------------------------------------------------------------------------------------
 IDLE_PERIOD_S = 2.0
 """Seconds between two looks for sandboxes that have been idle for long enough."""
+IDLE_MAX_S = 31 * 86_400
+"""Longest idleness before a step; what waits longer can as well leave it out."""
 IDLE_CPU_PCT = 2.0
 """Per cent of one processor; a sandbox that uses more is at work, though nobody talks to it."""
 IDLE_STEPS_AT_ONCE = 4

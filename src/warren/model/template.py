@@ -8,6 +8,7 @@ from datetime import datetime
 from warren.model import limits
 from warren.model.build import Build, BuildStatus, Built
 from warren.model.errors import BadRequest
+from warren.model.idle import Ladder
 from warren.model.sandbox import Resources, Sandbox
 from warren.model.snapshot import DEFAULT_TAG, Snapshot
 
@@ -48,7 +49,10 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class TemplateEntry:
-    """A template as lists show it. `build` is its last successful one, or the newest where none has succeeded."""
+    """A template as lists show it. `build` is its last successful one, or the newest where none has succeeded.
+
+    `ladder`: how deep its sandboxes sleep while nobody uses them; None for what the server's settings say.
+    """
 
     id: str
     project_id: str | None
@@ -60,6 +64,7 @@ class TemplateEntry:
     build_count: int = 1
     spawn_count: int = 0
     last_spawned_at: datetime | None = None
+    ladder: Ladder | None = None
 
 
 def as_build(template: Template) -> Build:

@@ -1,7 +1,7 @@
 """The reference store's part about templates and their builds."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -9,6 +9,7 @@ from warren.contracts.template_store import BuildQuery, LineQuery, TemplateQuery
 from warren.model import limits
 from warren.model.build import Build, BuildLine, BuildStatus, Built, LogLevel
 from warren.model.errors import LimitReached, TemplateInUse
+from warren.model.idle import Ladder
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
 from warren.model.snapshot import DEFAULT_TAG
@@ -54,7 +55,7 @@ class MemoryTemplates(MemorySleep):
         at = template.created_at
         build = as_build(template)
         shelf = self._shelves.setdefault(template.id, _Shelf(_entry(template, build)))
-        shelf.entry = replace(_entry(template, build), spawn_count=shelf.entry.spawn_count)
+        shelf.entry = replace(_entry(template, build), spawn_count=shelf.entry.spawn_count, ladder=shelf.entry.ladder)
         shelf.builds[build.id] = build
         shelf.tags[DEFAULT_TAG] = TemplateTag(DEFAULT_TAG, build.id, at)
 
@@ -86,6 +87,14 @@ class MemoryTemplates(MemorySleep):
     async def set_public(self, template_id: str, public: bool, at: datetime) -> None:
         if (shelf := self._shelves.get(template_id)) is not None:
             shelf.entry = replace(shelf.entry, public=public, updated_at=at)
+
+    async def set_ladder(self, template_id: str, ladder: Ladder | None, at: datetime) -> None:
+        if (shelf := self._shelves.get(template_id)) is not None:
+            shelf.entry = replace(shelf.entry, ladder=ladder, updated_at=at)
+
+    async def ladders(self) -> Mapping[str, Ladder]:
+        entries = (shelf.entry for shelf in self._shelves.values())
+        return {entry.id: entry.ladder for entry in entries if entry.ladder is not None}
 
     async def remove_template(self, template_id: str) -> bool:
         users = [row for row in self._sandboxes.values() if row.template_id == template_id and row.state.is_live]

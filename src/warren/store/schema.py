@@ -194,6 +194,8 @@ templates = Table(
     # How often and when last a sandbox was started from it; not counted for built-in ones.
     Column("spawn_count", Integer, nullable=False, server_default="0"),
     Column("last_spawned_at", Instant),
+    # Its own idle ladder, as settings write one; NULL for what the server's settings say.
+    Column("idle", Text),
     # Serves the page of a list in its order.
     Index("templates_of_project", "project_id", "created_at", "id"),
 )

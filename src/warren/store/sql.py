@@ -6,6 +6,7 @@ from datetime import datetime
 from warren.contracts.store import IdempotencyKey, KeyHolder, LogQuery, SandboxQuery, SecretQuery, SnapshotQuery
 from warren.contracts.template_store import BuildQuery, LineQuery, TemplateQuery
 from warren.model.build import Build, BuildLine, Built
+from warren.model.idle import Ladder
 from warren.model.observation import LogEntry, Metric
 from warren.model.pause import Pause, PauseCause
 from warren.model.project import ApiKey, Project, ProjectLimits
@@ -260,6 +261,12 @@ class SqlStore:
 
     async def set_public(self, template_id: str, public: bool, at: datetime) -> None:
         await self._database.write(templates.set_public, template_id, public, at)
+
+    async def set_ladder(self, template_id: str, ladder: Ladder | None, at: datetime) -> None:
+        await self._database.write(templates.set_ladder, template_id, ladder, at)
+
+    async def ladders(self) -> Mapping[str, Ladder]:
+        return await self._database.read(templates.ladders)
 
     async def remove_template(self, template_id: str) -> bool:
         return await self._database.write(templates.remove, template_id)

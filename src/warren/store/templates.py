@@ -28,6 +28,7 @@ from warren.contracts.template_store import TemplateQuery
 from warren.model import limits
 from warren.model.build import BuildStatus
 from warren.model.errors import LimitReached, TemplateInUse
+from warren.model.idle import Ladder
 from warren.model.snapshot import DEFAULT_TAG
 from warren.model.template import Template, TemplateEntry, TemplateTag, as_build, startable
 from warren.store import build_row, schema
@@ -95,6 +96,16 @@ def find_public_entry(connection: Connection, namespace: str, name: str) -> Temp
 def set_public(connection: Connection, template_id: str, public: bool, at: datetime) -> None:
     changed = update(schema.templates).where(_COLUMNS.id == template_id)
     connection.execute(changed.values(public=public, updated_at=at))
+
+
+def set_ladder(connection: Connection, template_id: str, ladder: Ladder | None, at: datetime) -> None:
+    changed = update(schema.templates).where(_COLUMNS.id == template_id)
+    connection.execute(changed.values(idle=None if ladder is None else str(ladder), updated_at=at))
+
+
+def ladders(connection: Connection) -> Mapping[str, Ladder]:
+    rows = connection.execute(select(_COLUMNS.id, _COLUMNS.idle).where(_COLUMNS.idle.is_not(None)))
+    return {row.id: Ladder.parse(row.idle) for row in rows}
 
 
 def remove(connection: Connection, template_id: str) -> bool:
@@ -213,7 +224,7 @@ def _startable(connection: Connection, wanted: Select[tuple[Any, ...]], values: 
     return startable(build, project_id=row.project_id, names=names, public=row.public, since=row.template_created_at)
 
 
-_OF_TEMPLATE = ("project_id", "public", "created_at", "updated_at", "spawn_count", "last_spawned_at")
+_OF_TEMPLATE = ("project_id", "public", "created_at", "updated_at", "spawn_count", "last_spawned_at", "idle")
 
 
 def _entries() -> Select[tuple[Any, ...]]:
@@ -251,4 +262,5 @@ def _entry(row: Row[Any], names: Iterable[str | None]) -> TemplateEntry:
         build_count=row.build_count,
         spawn_count=row.template_spawn_count,
         last_spawned_at=row.template_last_spawned_at,
+        ladder=None if row.template_idle is None else Ladder.parse(row.template_idle),
     )

@@ -40,6 +40,7 @@ class FakeSandbox:
     egress: EgressPolicy
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     is_still: bool = False
+    in_background: bool = False
     shortages: asyncio.Queue[Shortage] = field(default_factory=asyncio.Queue[Shortage])
     excess: list[int] = field(default_factory=list[int])
 
@@ -120,7 +121,7 @@ class FakeEngine:
             message, self.fail_next = self.fail_next, None
             raise EngineFailed(f"cannot run sandbox {spec.id}: {message}")
         placement = Placement(spec.id, spec.runtime, self._address)
-        self.machine.sandboxes[spec.id] = FakeSandbox(spec, placement, spec.egress)
+        self.machine.sandboxes[spec.id] = FakeSandbox(spec, placement, spec.egress, in_background=spec.in_background)
         return placement
 
     async def destroy(self, sandbox_id: str) -> None:
@@ -162,6 +163,9 @@ class FakeEngine:
             disk_used=0,
             disk_total=resources.disk_mb * MIB,
         )
+
+    async def bring_forward(self, sandbox_id: str) -> None:
+        self._live(sandbox_id).in_background = False
 
     async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
         self._live(sandbox_id).egress = egress

@@ -40,6 +40,9 @@ CPU_PERIOD_US = 100_000
 """Microseconds of one scheduling period: the kernel's default."""
 CPU_SHARES = 1024
 """Weight of one CPU, so that sandboxes that want more than there is get it in proportion; the kernel's default."""
+BACKGROUND_SHARES = 256
+"""Weight of a sandbox that nobody waits for. Not the least there is: starved for long, a start would hold the kernel's
+locks and the machine's places against those who do wait."""
 SENTRY_OOM_SCORE = 500
 """Added to a sentry's score when the machine runs out of memory: it goes before the server."""
 SENTRY_PIDS = 8192
@@ -252,10 +255,14 @@ def _resources(spec: SandboxSpec, pids: int) -> Json:
         "cpu": {
             "quota": spec.resources.cpu_count * CPU_PERIOD_US,
             "period": CPU_PERIOD_US,
-            "shares": spec.resources.cpu_count * CPU_SHARES,
+            "shares": cpu_shares(spec.resources.cpu_count, in_background=spec.in_background),
         },
         "pids": {"limit": pids},
     }
+
+
+def cpu_shares(cpu_count: int, *, in_background: bool = False) -> int:
+    return BACKGROUND_SHARES if in_background else cpu_count * CPU_SHARES
 
 
 def _mounts(spec: SandboxSpec, paths: Paths, *, dev: str, terminals: Sequence[str] = ()) -> list[Json]:

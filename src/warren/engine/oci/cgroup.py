@@ -23,6 +23,8 @@ LOWER_STEP_BYTES = 4 * 1024 * 1024
 CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "cpuset", "devices", "freezer", "blkio", "hugetlb", "systemd")
 PARENT_SHARES, PARENT_WEIGHT_V2 = 512, 50
 """Of the group of all sandboxes; the kernel's default for everybody else is 1024, and 100 with v2."""
+COMMAND_SHARES, COMMAND_WEIGHT_V2 = 128, 12
+"""Of all runtimes' commands that nobody waits for, beside that group."""
 NANOSECONDS = 1_000_000_000
 MICROSECONDS = 1_000_000
 
@@ -144,17 +146,40 @@ class Cgroups:
         return True
 
     def open_parent(self) -> None:
-        """All sandboxes together weigh half of what the server does, so that it answers however busy they are."""
-        kind, file, weight = (
-            ("", "cpu.weight", PARENT_WEIGHT_V2) if self.is_v2 else ("cpu", "cpu.shares", PARENT_SHARES)
-        )
-        parent = self.folder(kind, None)
+        """All sandboxes together weigh half of what the server does, so that it answers however busy they are.
+
+        Beside them, a group for the runtimes' commands that nobody waits for.
+        """
+        for group, shares, weight in (
+            (self.folder(self._cpu, None), PARENT_SHARES, PARENT_WEIGHT_V2),
+            (self.background.parent, COMMAND_SHARES, COMMAND_WEIGHT_V2),
+        ):
+            try:
+                group.mkdir(exist_ok=True)
+                self._weigh(group, shares, weight)
+            except OSError as error:
+                raise EngineFailed(f"cannot make cgroup {group}: {error.strerror}; run `warren doctor`") from None
+
+    @property
+    def background(self) -> Path:
+        """The file by which a command goes into the group of those that nobody waits for."""
+        return self.root / self._cpu / f"{self._parent}_background" / ("cgroup.procs" if self.is_v2 else "tasks")
+
+    def set_shares(self, sandbox_id: str, shares: int) -> None:
+        """How much a sandbox weighs where several want the processors. Raises EngineFailed."""
         try:
-            parent.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # v2: the controller is not given to us
-                (parent / file).write_text(str(weight))
+            self._weigh(self.folder(self._cpu, sandbox_id), shares, v2_weight(shares))
         except OSError as error:
-            raise EngineFailed(f"cannot make cgroup {parent}: {error.strerror}; run `warren doctor`") from None
+            raise EngineFailed(f"cannot set the weight of sandbox {sandbox_id}: {error.strerror}") from None
+
+    @property
+    def _cpu(self) -> str:
+        return "" if self.is_v2 else "cpu"
+
+    def _weigh(self, group: Path, shares: int, weight: int) -> None:
+        file, value = ("cpu.weight", weight) if self.is_v2 else ("cpu.shares", shares)
+        with contextlib.suppress(FileNotFoundError):  # v2: the controller is not given to us
+            (group / file).write_text(str(value))
 
     def pids(self, sandbox_id: str) -> set[int]:
         found: set[int] = set()
@@ -173,7 +198,7 @@ class Cgroups:
             time.sleep(REMOVE_PAUSE_S)  # noqa: TID251  # no event says that a group is empty; this is a thread
 
     def remove_parent(self) -> None:
-        for group in self._groups(None):
+        for group in (*self._groups(None), self.background.parent):
             _removed(group)
 
     def children(self) -> set[str]:
@@ -188,6 +213,11 @@ class Cgroups:
         """Of one controller of v1; of the one hierarchy of v2 with an empty name."""
         parent = self.root / controller / self._parent
         return parent if sandbox_id is None else parent / sandbox_id
+
+
+def v2_weight(shares: int) -> int:
+    """As the runtimes turn v1's shares, 2 to 262144, into v2's weight, 1 to 10000."""
+    return 1 + (shares - 2) * 9999 // 262142
 
 
 def _removed(group: Path) -> bool:

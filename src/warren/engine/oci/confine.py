@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from warren.engine.oci.bundle import CPU_PERIOD_US, CPU_SHARES, DEVICE_NUMBERS, MIB
+from warren.engine.oci.bundle import CPU_PERIOD_US, DEVICE_NUMBERS, MIB, cpu_shares
 from warren.model.errors import EngineFailed
 from warren.model.sandbox import Resources
 
@@ -30,7 +30,7 @@ class Setting:
     optional: bool = False
 
 
-def settings(resources: Resources) -> Sequence[Setting]:
+def settings(resources: Resources, *, in_background: bool = False) -> Sequence[Setting]:
     """Memory without swap, processor time, processes, devices. In the order in which the kernel takes them."""
     memory = str(resources.memory_mb * MIB)
     in_sockets = str(resources.memory_mb * MIB // SOCKET_SHARE)
@@ -41,7 +41,7 @@ def settings(resources: Resources) -> Sequence[Setting]:
         Setting("memory", "memory.kmem.tcp.limit_in_bytes", in_sockets, optional=True),
         Setting("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_US)),
         Setting("cpu", "cpu.cfs_quota_us", str(resources.cpu_count * CPU_PERIOD_US)),
-        Setting("cpu", "cpu.shares", str(resources.cpu_count * CPU_SHARES)),
+        Setting("cpu", "cpu.shares", str(cpu_shares(resources.cpu_count, in_background=in_background))),
         Setting("pids", "pids.max", str(resources.pids)),
         Setting("devices", "devices.deny", "a"),
         *(Setting("devices", "devices.allow", f"c {major}:{minor} rw") for major, minor in _numbers()),
@@ -52,12 +52,12 @@ def _numbers() -> Iterable[tuple[int, int | str]]:
     return ((major, "*" if minor is None else minor) for major, minor in DEVICE_NUMBERS)
 
 
-def confine_this_thread(root: Path, group: str, resources: Resources) -> None:
+def confine_this_thread(root: Path, group: str, resources: Resources, *, in_background: bool = False) -> None:
     """Make the group of a sandbox and move the calling thread into it, never to leave: let it end soon."""
     try:
         for controller in CONTROLLERS:
             (root / controller / group.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        for setting in settings(resources):
+        for setting in settings(resources, in_background=in_background):
             with contextlib.suppress(*([FileNotFoundError] if setting.optional else [])):
                 (root / setting.controller / group.lstrip("/") / setting.file).write_text(setting.value)
         for controller in CONTROLLERS:

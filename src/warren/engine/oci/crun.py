@@ -81,6 +81,7 @@ class Crun:
         )
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         (folder / "meminfo").write_bytes(meminfo(spec.resources.memory_mb * MIB, CgroupUsage(0.0, 0, 0)))
+        (folder / "config.json").touch(0o600)
         (folder / "config.json").write_text(json.dumps(self._bundle(spec, slot, paths)))
         in_passing_thread(lambda: self._run(spec, layers, folder))
         return int((folder / "pid").read_text())
@@ -107,9 +108,11 @@ class Crun:
         except OSError as error:
             raise EngineFailed(f"cannot mount the root of sandbox {spec.id}: {error.strerror}") from error
         if not self._cgroups.is_v2:
-            confine_this_thread(self._cgroups.root, self._cgroups.path(spec.id), spec.resources)
+            group, back = self._cgroups.path(spec.id), spec.in_background
+            confine_this_thread(self._cgroups.root, group, spec.resources, in_background=back)
         argv = [*self._command(), "run", "--detach", f"--bundle={folder}", f"--pid-file={folder / 'pid'}", spec.id]
-        launch(f"start sandbox {spec.id}", argv, "--log=file:", START_DEADLINE_S)
+        entry = self._cgroups.background if spec.in_background and self._cgroups.is_v2 else None
+        launch(f"start sandbox {spec.id}", argv, "--log=file:", START_DEADLINE_S, entry)
 
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""

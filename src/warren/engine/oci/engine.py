@@ -16,7 +16,7 @@ from warren.engine.oci import firewall, switches
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group, release_frozen
 from warren.engine.oci.baking import Baking
 from warren.engine.oci.box import Box, new_record
-from warren.engine.oci.bundle import MIB
+from warren.engine.oci.bundle import MIB, cpu_shares
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.crun import Crun
 from warren.engine.oci.guard import RuleGuard
@@ -311,6 +311,10 @@ class OciEngine:
             disk_used=runtime.disk_used(box.record, box.folder),
             disk_total=box.record.disk_mb * MIB,
         )
+
+    async def bring_forward(self, sandbox_id: str) -> None:
+        async with self._held(sandbox_id) as box:
+            await on_thread(self._cgroups.set_shares, box.id, cpu_shares(box.record.cpu_count))
 
     async def set_egress(self, sandbox_id: str, egress: EgressPolicy) -> None:
         async with self._held(sandbox_id) as box:

@@ -8,6 +8,7 @@ is read once and closed; a sentry that logs more later writes into the void.
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from warren.engine.oci.command import MINIMAL_ENVIRONMENT, words
 from warren.engine.oci.process import wait_over
@@ -16,15 +17,23 @@ from warren.telemetry.steps import step
 
 LOG_BYTES = 64 * 1024
 """Read of a runtime's log: what a pipe holds."""
+INTO_GROUP = ("/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"')
+"""A process that moves only itself waits for nobody; the kernel's other ways stop all forks for a moment."""
 
 
-def launch(purpose: str, argv: Sequence[str], log_option: str, deadline_s: float) -> None:
-    """Run `argv`, whose first element gets `log_option` + the log's path behind it. Raises EngineFailed."""
+def launch(purpose: str, argv: Sequence[str], log_option: str, deadline_s: float, entry: Path | None = None) -> None:
+    """Run `argv`, whose first element gets `log_option` + the log's path behind it. Raises EngineFailed.
+
+    entry: the file of a cgroup by which the command goes in before it does anything.
+    """
+    first = [] if entry is None else [*INTO_GROUP, str(entry)]
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
             with step("runtime"):
-                code = _wait(purpose, [argv[0], f"{log_option}/proc/self/fd/{writer}", *argv[1:]], writer, deadline_s)
+                code = _wait(
+                    purpose, [*first, argv[0], f"{log_option}/proc/self/fd/{writer}", *argv[1:]], writer, deadline_s
+                )
         finally:
             os.close(writer)
         if code != 0:

@@ -93,7 +93,8 @@ class Runsc:
             (folder / BUNDLE).write_text(json.dumps(bundle))
         overlay = f"--overlay2=root:dir={self._places.layers},size={spec.resources.disk_mb}m"
         place = [f"--bundle={folder}", f"--pid-file={folder / 'pid'}", spec.id]
-        launch(f"start sandbox {spec.id}", [*self._command(), overlay, *verb, *place], "--log=", deadline_s)
+        argv, entry = [*self._command(), overlay, *verb, *place], self._cgroups.background
+        launch(f"start sandbox {spec.id}", argv, "--log=", deadline_s, entry if spec.in_background else None)
 
     def _give_sentry_memory(self, spec: SandboxSpec) -> None:
         """It has read the limit and tells it to the sandbox as its memory; its own needs come on top."""

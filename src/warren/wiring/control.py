@@ -1,24 +1,9 @@
-"""Puts the parts together: the only place that knows every one of them."""
+"""The use cases, built over an engine, a guest protocol and a store."""
 
-import asyncio
-import contextlib
-import signal
-import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
-import structlog
-import uvicorn
-
-from warren import __version__, durable
-from warren.api.app import create_app
 from warren.api.context import Context
-from warren.audit.chain import Chain
-from warren.audit.folder import AuditFolder
-from warren.audit.log import AuditLog
 from warren.contracts.audit import Audit
 from warren.contracts.building import Builder, ImageSource
 from warren.contracts.engine import Engine
@@ -36,7 +21,7 @@ from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking
 from warren.control.garbage import Garbage
 from warren.control.health import GuestHealth
-from warren.control.identity import load_identity, settle
+from warren.control.identity import load_identity
 from warren.control.idleness import Idleness
 from warren.control.keys import Keys
 from warren.control.launching import Launcher
@@ -65,29 +50,12 @@ from warren.control.volumes import Volumes
 from warren.control.waking import Waking
 from warren.control.watches import Watches
 from warren.control.work import Work
-from warren.engine.oci.engine import OciEngine
-from warren.gateway.certificates import TlsFiles, ensure_certificates, given_certificates
-from warren.gateway.server import Gateway
-from warren.guest.guestd import GuestdClient
-from warren.guest.workshop import GuestWorkshop
-from warren.images.registries import parse_registries
-from warren.images.source import OciImages
-from warren.model import limits
-from warren.model.audit import Event, Kind, Outcome
-from warren.model.errors import Unauthenticated, Unavailable
 from warren.model.idle import parse_ladders
 from warren.model.pool import Budget, parse_floors
 from warren.model.server import Server
 from warren.settings import Settings
-from warren.store.sql import SqlStore
-from warren.telemetry import tracing
-from warren.telemetry.logs import configure
 from warren.telemetry.meters import Meters
-
-log = structlog.get_logger(__name__)
-
-LOCAL_KEY = "local-key"
-"""File of the state folder with the key that this machine's root uses; made at first start, mode 0600."""
+from warren.wiring.state import LOCAL_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +139,9 @@ def build_control(
     )  # fmt: skip
     life, activity = _build_life(settings, on), Activity(on.clock)
     snapshots = _build_snapshots(on, life)
-    observations = Observations(
-        engine=engine, guest=guest, store=store, clock=on.clock, live=on.live, activity=activity
-    )  # fmt: skip
-    templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images)
+    observations = _build_observations(on, activity)
+    ladders = parse_ladders(settings.idle)
+    templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images, ladders=ladders)
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
     images = source and source(on.images)
     garbage = _build_garbage(on, life, images)
@@ -208,7 +175,7 @@ def build_control(
         activity=activity,
         idleness=Idleness(
             server_id=on.server_id, engine=engine, store=store, clock=on.clock, activity=activity,
-            pausing=life.pausing, resuming=life.resuming, ladders=parse_ladders(settings.idle),
+            pausing=life.pausing, resuming=life.resuming, ladders=ladders,
         ),
         supervision=Supervision(
             server_id=on.server_id, engine=engine, store=store, clock=on.clock, live=on.live, watches=life.watches,
@@ -256,7 +223,7 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         watches=watches, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
     resuming = Resuming(
-        engine=engine, launcher=launcher, store=store, clock=clock,
+        engine=engine, launcher=launcher, spares=spares, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
     return _Life(checkpoints, relief, ending, watches, pausing, memory, spares, starting, resuming)
@@ -293,6 +260,12 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
     )  # fmt: skip
 
 
+def _build_observations(on: _Grounds, activity: Activity) -> Observations:
+    return Observations(
+        engine=on.engine, guest=on.guest, store=on.store, clock=on.clock, live=on.live, activity=activity
+    )  # fmt: skip
+
+
 def _build_snapshots(on: _Grounds, life: _Life) -> Snapshots:
     return Snapshots(
         engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=on.work,
@@ -310,191 +283,3 @@ def _build_volumes(settings: Settings, on: _Grounds) -> Volumes:
 def _build_secrets(settings: Settings, on: _Grounds) -> Secrets:
     keyring = load_keyring(settings.secrets_key, settings.secrets_key_file, settings.own_secrets_key)
     return Secrets(store=on.store, clock=on.clock, ids=on.ids, keyring=keyring)
-
-
-def prepare_state(settings: Settings) -> None:
-    """The state folder, for root alone: it holds keys, tokens and layers."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings.state_dir.chmod(0o700)
-    settings.templates_dir.mkdir(exist_ok=True, mode=0o700)
-
-
-def opened_images(settings: Settings, files: TemplateFiles) -> ImageSource:
-    known = parse_registries(
-        settings.registry_mirrors, settings.registry_insecure, settings.registry_private,
-        ecr_endpoint=settings.ecr_endpoint, proxy=settings.registry_proxy,
-    )  # fmt: skip
-    images = OciImages(settings.images_dir, known, adopt=files.adopt, use=files.use)
-    files.open()
-    images.open()
-    return images
-
-
-@asynccontextmanager
-async def opened_store(settings: Settings) -> AsyncGenerator[Store]:
-    prepare_state(settings)
-    store = SqlStore(settings.database)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-@asynccontextmanager
-async def opened_audit(settings: Settings) -> AsyncGenerator[AuditLog]:
-    """Raises AuditUnavailable when another server writes to it, or somebody tampered with it."""
-    clock = SystemClock()
-    chain = Chain(AuditFolder(settings.audit_dir), clock.now())
-    audit = AuditLog(chain, clock, must_write=settings.audit_required)
-    try:
-        yield audit
-    finally:
-        await audit.close()
-
-
-async def find_local_key(settings: Settings, store: Store) -> str | None:
-    """The key of this machine's root, if it is in force."""
-    file = settings.state_dir / LOCAL_KEY
-    if not file.exists():
-        return None
-    secret = file.read_text().strip()
-    try:
-        await Keys(store=store, clock=SystemClock(), ids=SystemIds()).authenticate(secret)
-    except Unauthenticated:
-        return None
-    return secret
-
-
-async def make_local_key(settings: Settings, store: Store, audit: Audit) -> str:
-    keys = Keys(store=store, clock=SystemClock(), ids=SystemIds())
-    project = await keys.default_project()
-    key, secret = await keys.create(project, "local")
-    audit.note(Event(Kind.KEY_CREATE, Outcome.ALLOWED, "local_key", f"key:{key.id}", project.id))
-    durable.write(settings.state_dir / LOCAL_KEY, secret + "\n")
-    return secret
-
-
-def tls_files(settings: Settings) -> TlsFiles:
-    if settings.tls_cert or settings.tls_key:
-        cert, key = Path(settings.tls_cert), Path(settings.tls_key)
-        return given_certificates(settings.tls_dir, settings.domain, cert, key)
-    return ensure_certificates(settings.tls_dir, settings.domain)
-
-
-async def serve(settings: Settings) -> None:
-    """Run API, gateway and engine in this process until SIGINT or SIGTERM.
-
-    Then requests under way get `limits.STOP_DRAIN_S`; what is not done by then is broken off, and undone at once or by
-    the next server. Sandboxes go on, unless the settings say otherwise.
-    """
-    configure(settings.log_level, settings.log_json, file=Path(settings.log_file) if settings.log_file else None)
-    prepare_state(settings)
-    engine, guest = OciEngine(settings), GuestdClient()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.otlp_endpoint:
-            stack.push_async_callback(asyncio.to_thread, tracing.configure(settings.otlp_endpoint))
-        await engine.open()
-        stack.push_async_callback(engine.close)
-        store = await stack.enter_async_context(opened_store(settings))
-        stack.push_async_callback(guest.close)
-        audit = await stack.enter_async_context(opened_audit(settings))
-        audit.note(Event(Kind.SERVER_START, Outcome.OBSERVED, details={"version": __version__}))
-        stack.callback(audit.note, Event(Kind.SERVER_STOP, Outcome.OBSERVED))
-        if await find_local_key(settings, store) is None:
-            await make_local_key(settings, store, audit)
-        work = await stack.enter_async_context(Work())
-        work.spawn(audit.run(), "audit")
-        control = build_control(
-            settings, engine, guest, store, work,
-            audit=audit, workshop=GuestWorkshop(), source=partial(opened_images, settings),
-        )  # fmt: skip
-        built_in = await control.context.templates.register_built_in(settings.cache_dir / "templates")
-        await control.context.secrets.reseal()
-        await _take_place(settings, control.servers)
-        work.spawn(control.servers.run(), "heartbeat")
-        await control.supervision.adopt()
-        await control.context.builds.recover()
-        await control.context.volumes.recover()
-        work.spawn(control.supervision.run(), "supervision")
-        work.spawn(control.observations.run(), "observations")
-        work.spawn(control.denials.run(), "denials")
-        work.spawn(control.health.run(), "health")
-        work.spawn(control.idleness.run(), "idleness")
-        work.spawn(control.context.builds.run(), "builds")
-        work.spawn(control.spares.run(lambda: control.starting.is_idle), "pool")
-        stack.push_async_callback(control.spares.drain)
-        if settings.prime_templates and control.memory is not None:
-            work.spawn(control.memory.take(built_in), "memory of built-in templates")
-        gateway = Gateway(
-            control.live,
-            control.waking,
-            control.activity,
-            host=settings.host,
-            port=settings.gateway_port,
-            tls=tls_files(settings),
-            tls_port=settings.tls_port,
-            domain=settings.domain,
-            api_port=settings.api_port,
-            meters=control.meters,
-            audit=audit,
-            name_of_home=control.servers.name_of_home,
-        )
-        await gateway.start()
-        stack.push_async_callback(gateway.stop)
-        await _serve_api(settings, control.context, stop)
-        if settings.stop_sandboxes_on_exit:
-            await _end_sandboxes(control.supervision)
-
-
-async def _end_sandboxes(supervision: Supervision) -> None:
-    log.info("ending all sandboxes")
-    try:
-        async with asyncio.timeout(limits.STOP_ALL_DEADLINE_S):
-            await supervision.end_all()
-    except TimeoutError:
-        log.error("not all sandboxes ended in time; the next server goes on with it")
-
-
-async def _take_place(settings: Settings, servers: Servers) -> None:
-    identity = load_identity(settings.state_dir)
-    if not identity.settled:
-        await servers.refuse_twin()
-    settle(settings.state_dir, identity)
-    await servers.register()
-
-
-async def _serve_api(settings: Settings, context: Context, stop: asyncio.Event) -> None:
-    config = uvicorn.Config(
-        create_app(context),
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=300,
-        timeout_graceful_shutdown=int(limits.STOP_DRAIN_S),
-        lifespan="off",
-        # The gateway says who asks; nobody but a process of this machine is believed, whatever the environment says.
-        forwarded_allow_ips="127.0.0.1",
-    )
-    server = uvicorn.Server(config)
-    with _listener(settings.host, settings.api_port) as listener:
-        async with asyncio.TaskGroup() as group:
-            # Not `serve`: that would put signal handlers of its own in place of ours.
-            group.create_task(server._serve([listener]))  # pyright: ignore[reportPrivateUsage]
-            log.info("serving", api=settings.api_port, gateway=settings.gateway_port, tls=settings.tls_port)
-            await stop.wait()
-            log.info("stopping")
-            server.should_exit = True
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}; set WARREN_API_PORT") from error
-    return listener
