@@ -167,6 +167,66 @@ def test_a_failing_step_names_its_line(builder: LocalServer, folder: Path) -> No
     assert "manifest unknown" in done.stderr
 
 
+DOCKERS = """\
+FROM {host}/debian:12
+ARG VERSION=1.2
+ARG UNSET
+ENV A=one B="two words" C=v$VERSION
+ENV D ${{A}}-x y
+ENV E=${{NONE:-fallback}} F=\\$A A=changed G=$A
+RUN echo "$A|$B|$C|$D|$E|$F|$G|$UNSET|$VERSION" > /made
+USER 1000
+RUN echo "$(id -u):$(id -g)" > /tmp/ids
+USER 1000:0
+RUN echo "$(id -u):$(id -G)" >> /tmp/ids
+USER node:sudo
+RUN echo "$(id -u):$(id -gn):$(id -G | wc -w)" >> /tmp/ids
+USER 4242
+RUN id -u > /tmp/nobody-s && id -g >> /tmp/nobody-s
+USER 1000:sudo
+"""
+
+
+@pytest.mark.covers("B03")
+def test_users_and_variables_of_a_dockerfile_are_as_docker_has_them(
+    builder: LocalServer, registry: ImageRegistry
+) -> None:
+    Template.build(Template().from_dockerfile(DOCKERS.format(host=registry.host)), "dockers", **builder.options)
+    for runtime in ("runsc", "crun"):
+        seen = inside(builder, "dockers", runtime, "cat /made /tmp/ids /tmp/nobody-s; id -u; id -gn; echo $F")
+        assert seen.splitlines() == [
+            "changed|two words|v1.2|one-x y|fallback|$A|one||1.2",
+            *("1000:1000", "1000:0", "1000:sudo:1"),
+            *("4242", "0"),
+            *("1000", "sudo", "$A"),
+        ]
+
+
+@pytest.mark.covers("B01", "B03", "B05")
+def test_a_server_whose_own_runtime_is_crun_builds_under_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("copied\n")
+    template = (
+        Template(file_context_path=tmp_path)
+        .from_template("base")
+        .run_cmd("grep -c gVisor /proc/version > /tmp/kernel || true")
+        .copy("file", "/opt/file", user="root", mode=0o600)
+        .set_user("root")
+    )
+    server = LocalServer(tmp_path / "server", runtime="crun")
+    with nothing_left(server), server:
+        for cached in (False, True):
+            lines: list[str] = []
+            Template.build(
+                template,
+                "under-crun",
+                on_build_logs=lambda line, lines=lines: lines.append(line.message),
+                **server.options,
+            )
+            assert any("CACHED" in line for line in lines) is cached, lines
+        with Sandbox.create("under-crun", timeout=60, **server.options) as box:
+            assert box.commands.run("cat /tmp/kernel /opt/file; stat -c %a /opt/file").stdout == "0\ncopied\n600\n"
+
+
 @pytest.mark.covers("B02")
 def test_keys_of_aws_open_a_registry_and_are_kept_nowhere(
     builder: LocalServer, closed: ImageRegistry, ecr: FakeEcr

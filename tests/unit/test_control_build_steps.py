@@ -124,6 +124,9 @@ def test_force_holds_for_all_that_follows() -> None:
         Step(ENV, ("A=B", "c")),
         Step(WORKDIR, ()),
         Step(USER, ("",)),
+        Step(USER, ("1000:",)),
+        Step(USER, (":1000",)),
+        Step(USER, ("a:b:c",)),
     ],
 )
 def test_a_step_that_cannot_be_read_is_named(step: Step) -> None:

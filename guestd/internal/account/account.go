@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -51,16 +52,41 @@ func New(passwdPath, groupPath string) *Book {
 	return &Book{passwdPath: passwdPath, groupPath: groupPath}
 }
 
-// Lookup finds a user by name; the error is an *UnknownUserError.
+// Lookup finds a user as Docker's USER does: by name or number, with ":group" for that one
+// group in place of all that the user has. The error is an *UnknownUserError.
 func (b *Book) Lookup(name string) (User, error) {
+	plain, group, grouped := strings.Cut(name, ":")
+	user, err := b.lookupUser(plain)
+	if err != nil || !grouped {
+		return user, err
+	}
+	gid, err := b.GroupID(group)
+	if err != nil {
+		return User{}, &UnknownUserError{Name: name}
+	}
+	user.GID, user.Groups = gid, []uint32{gid}
+	return user, nil
+}
+
+func (b *Book) lookupUser(name string) (User, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refresh()
-	for _, user := range b.users {
-		if user.Name == name {
-			user.Groups = supplementary(user, b.groups)
-			return user, nil
+	id, numeric := parseID(name)
+	for _, byNumber := range []bool{false, true} {
+		for _, user := range b.users {
+			if user.Name == name || byNumber && numeric && user.UID == id {
+				user.Groups = supplementary(user, b.groups)
+				return user, nil
+			}
 		}
+	}
+	if numeric && id != 0 {
+		// Nobody has this number: it may run all the same, with nothing of its own.
+		return User{Name: name, UID: id, Home: "/", Shell: "/bin/sh", Groups: []uint32{0}}, nil
+	}
+	if name == "0" {
+		name = "root"
 	}
 	if name == "root" {
 		// An image may come without any password file; its root user exists all the same.

@@ -42,11 +42,25 @@ func TestLookup(t *testing.T) {
 	if !slices.Equal(user.Groups, []uint32{1001, 27, 99}) {
 		t.Errorf("groups %v", user.Groups)
 	}
-	for _, name := range []string{"", "nobody", "broken", "short", "all-ones", "+nis", "1000", "# a comment"} {
+	for _, name := range []string{"", "nobody", "broken", "short", "all-ones", "+nis", "-1", "4294967295", "user:", "user:nobody-s", "# a comment"} {
 		_, err := b.Lookup(name)
 		var unknown *UnknownUserError
 		if !errors.As(err, &unknown) || err.Error() != "invalid username: '"+name+"'" {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for name, want := range map[string]User{
+		"1000":      {Name: "user", UID: 1000, GID: 1001, Groups: []uint32{1001, 27, 99}},
+		"1000:27":   {Name: "user", UID: 1000, GID: 27, Groups: []uint32{27}},
+		"user:sudo": {Name: "user", UID: 1000, GID: 27, Groups: []uint32{27}},
+		"4242":      {Name: "4242", UID: 4242, Groups: []uint32{0}},
+		"4242:4243": {Name: "4242", UID: 4242, GID: 4243, Groups: []uint32{4243}},
+		"0:0":       {Name: "root", Groups: []uint32{0}},
+	} {
+		got, err := b.Lookup(name)
+		same := got.Name == want.Name && got.UID == want.UID && got.GID == want.GID && slices.Equal(got.Groups, want.Groups)
+		if err != nil || !same {
+			t.Errorf("%q: %+v %v", name, got, err)
 		}
 	}
 	if relative, err := b.Lookup("relative"); err != nil || relative.Home != "/" {

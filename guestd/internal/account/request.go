@@ -18,7 +18,10 @@ func RequestedName(header http.Header) string {
 	if err != nil {
 		return ""
 	}
-	name, _, _ := strings.Cut(string(decoded), ":")
+	name := string(decoded)
+	if end := strings.LastIndexByte(name, ':'); end >= 0 { // a name may be "user:group"
+		name = name[:end]
+	}
 	return name
 }
 

@@ -47,7 +47,8 @@ class Stage:
 
     @property
     def home(self) -> str:
-        return "/root" if self.user in ("root", "0") else f"/home/{self.user}"
+        name = self.user.partition(":")[0]
+        return "/root" if name in ("root", "0") else f"/home/{name}"
 
     def path(self, text: str) -> str:
         """Absolute, from the working directory; a slash at the end stays."""
@@ -179,10 +180,10 @@ def _workdir(step: Step, stage: Stage) -> tuple[Action, Stage]:
 
 
 def _user(step: Step, stage: Stage) -> tuple[None, Stage]:
-    name = stage.expanded(step.args[0] if step.args else "").partition(":")[0]
-    if not name:
-        raise ValueError("it has no name")
-    return None, replace(stage, user=name)
+    name, colon, group = stage.expanded(step.args[0] if step.args else "").partition(":")
+    if not name or (colon and not group) or ":" in group:
+        raise ValueError("it has no name; give user or user:group, each by name or number")
+    return None, replace(stage, user=f"{name}{colon}{group}")
 
 
 def _padded(step: Step, least: int, most: int) -> tuple[str, ...]:
