@@ -175,7 +175,9 @@ def test_gzip_works_on_multipart_too(wire: Wire, folder: Path) -> None:
     assert (folder / "f").read_bytes() == b"hello"
 
 
-@pytest.mark.parametrize(("encoding", "body"), [("br", b"x"), ("gzip", b"no gzip"), ("gzip", gzip.compress(b"x")[:-6])])
+@pytest.mark.parametrize(
+    ("encoding", "body"), [("br", b"x"), ("gzip", b"no gzip"), ("gzip", gzip.compress(b"x", mtime=0)[:-6])]
+)
 def test_unknown_and_broken_encodings_are_400(wire: Wire, folder: Path, encoding: str, body: bytes) -> None:
     response = put(wire, folder / "f", body, Content_Encoding=encoding)
     assert (response.status_code, response.json()["code"]) == (400, 400)
