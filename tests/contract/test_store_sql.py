@@ -1,5 +1,7 @@
 import asyncio
+import secrets
 import sqlite3
+import traceback
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.contract.conftest import DIALECTS
@@ -190,6 +192,19 @@ async def test_observations_and_decisions_mix(store: Store) -> None:
         await store.add_metrics([metric(number, T0)])
         await store.add_logs(sandbox(number).id, [entry(number)])
     assert await store.count_running(PROJECT.id) == 5
+
+
+async def test_errors_name_no_values(store: Store) -> None:
+    """They go to the server's log with their causes."""
+    planted = secrets.token_hex(8)
+
+    def broken(connection: Connection) -> None:
+        connection.execute(text("SELECT :it FROM nowhere"), {"it": planted})
+
+    with pytest.raises(Unavailable) as failed:
+        await store._database.write(broken)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    assert "nowhere" in str(failed.value.__cause__)
+    assert planted not in "".join(traceback.format_exception(failed.value))
 
 
 # --- Postgres ----------------------------------------------------------------------------------------------

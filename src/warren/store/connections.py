@@ -4,6 +4,8 @@ SQLite's driver blocks, so they have threads: one that writes, for writers of th
 few that read, which WAL lets work beside it. A whole transaction is one visit to its thread; an asyncio driver would
 make four of each statement. Other processes (the CLI) wait for the write lock up to `LOCK_WAIT_S`. Postgres has a
 driver for asyncio, which SQLAlchemy's `run_sync` lets the same functions use.
+
+Errors name no values (`hide_parameters`): among them are logs of sandboxes, and a traceback may go to the server's log.
 """
 
 import asyncio
@@ -127,6 +129,7 @@ def _sqlite_engine(url: URL, connections: int, **options: Any) -> Engine:
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
+        hide_parameters=True,
         connect_args={"timeout": LOCK_WAIT_S, "check_same_thread": False},
         **options,
     )
@@ -147,6 +150,7 @@ def _postgres_engine(url: URL) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=QUEUE_WAIT_S,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "timeout": LOCK_WAIT_S,
             "command_timeout": STATEMENT_DEADLINE_S,
