@@ -196,7 +196,9 @@ async def test_without_the_bound_sockets_hold_more_than_the_sandbox_has(
     probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = confine.settings
-    monkeypatch.setattr(confine, "settings", lambda size: [one for one in settings(size) if "tcp" not in one.file])
+    monkeypatch.setattr(
+        confine, "settings", lambda size, **how: [one for one in settings(size, **how) if "tcp" not in one.file]
+    )
     async with engine_of_ones_own(settings_of_ones_own("crun", tmp_path, probes)) as engine:
         if engine._cgroups.is_v2:
             pytest.skip("a part of the group's memory there")

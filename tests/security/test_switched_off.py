@@ -148,7 +148,9 @@ async def test_without_its_user_namespace_root_inside_is_root_outside(
     settings = confine.settings
     # Without it crun makes the nodes of /dev itself, which the device cgroup refuses.
     monkeypatch.setattr(
-        confine, "settings", lambda size: [one for one in settings(size) if one.controller != "devices"]
+        confine,
+        "settings",
+        lambda size, **how: [one for one in settings(size, **how) if one.controller != "devices"],
     )
     box = await start(engine, "crun")
     try:

@@ -31,9 +31,10 @@ class BodyLimit:
 
 
 def _limit(scope: Scope) -> int | None:
-    """An upload is the one PUT below its noun."""
-    noun = scope["path"].split("/")[1] if "/" in scope.get("path", "") else ""
-    if noun == "templates" and scope.get("method") == "PUT":
+    """Uploads are PUT: `/templates/…/files/…`, and all below `/volumecontent`."""
+    parts = scope.get("path", "").split("/")
+    noun = parts[1] if len(parts) > 1 else ""
+    if noun == "templates" and scope.get("method") == "PUT" and parts[-2] == "files":
         return limits.UPLOAD_MAX_BYTES
     if noun == "volumecontent" and scope.get("method") == "PUT":
         return None  # a file of any size, which nobody holds in memory
