@@ -8,9 +8,9 @@ from pathlib import Path
 
 import uvloop
 
-from warren import wiring
 from warren.control.clock import SystemClock
 from warren.settings import load
+from warren.wiring import control, serving
 
 
 class SetClock(SystemClock):
@@ -22,9 +22,9 @@ class SetClock(SystemClock):
 
 
 def main() -> None:
-    wiring.SystemClock = lambda: SetClock(Path(sys.argv[1]))  # type: ignore[assignment, misc]
+    control.SystemClock = lambda: SetClock(Path(sys.argv[1]))  # type: ignore[assignment, misc]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(wiring.serve(load(os.environ)))
+        runner.run(serving.serve(load(os.environ)))
 
 
 if __name__ == "__main__":
