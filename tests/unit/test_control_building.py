@@ -5,7 +5,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import pytest
 
@@ -86,8 +86,14 @@ class Site:
             garbage=self.garbage,
         )
 
-    async def begin(self) -> None:
-        await self.store.put_template(Template("base", None, ("base",), str(uuid.uuid4()), BASE, Resources(), NOW))
+    @classmethod
+    async def opened(cls, folder: Path) -> Self:
+        engine = FakeEngine()
+        await engine.open()
+        site = cls(folder, engine)
+        base = Template("base", None, ("base",), str(uuid.uuid4()), BASE, Resources(), NOW)
+        await site.store.put_template(base)
+        return site
 
     async def build(self, *steps: Step, project: str = "p1", recipe: Recipe | None = None) -> Built:
         self.lines, self.workshop.done = [], []
@@ -107,11 +113,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def site(tmp_path: Path, anyio_backend: str) -> Site:
-    engine = FakeEngine()
-    await engine.open()
-    site = Site(tmp_path, engine)
-    await site.begin()
-    return site
+    return await Site.opened(tmp_path)
 
 
 def run(command: str, *user: str, force: bool = False) -> Step:

@@ -14,7 +14,6 @@ from warren.contracts.guest import Exit, GuestCommand, OnLine
 from warren.control.build_layers import Layer, Layers, Leaving
 from warren.control.garbage import surplus
 from warren.control.templates import KeptImage, TemplateFiles
-from warren.engine.fake.engine import FakeEngine
 from warren.model import limits
 from warren.model.build import Built, Recipe, Step
 from warren.model.sandbox import Resources
@@ -33,10 +32,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def site(tmp_path: Path, anyio_backend: str) -> Site:
-    engine = FakeEngine()
-    await engine.open()
-    site = Site(tmp_path, engine)
-    await site.begin()
+    site = await Site.opened(tmp_path)
     keep_image(site, BASE)
     return site
 

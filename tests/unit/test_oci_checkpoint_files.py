@@ -172,14 +172,19 @@ def test_processor_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:
     assert cpu_flags(info) == {"fp", "asimd"}
 
 
+def publish(shelf: Shelf, *, durable: bool = True) -> Manifest:
+    """The files of NAME, one layer."""
+    with shelf.draft(NAME, SnapshotKind.FILESYSTEM, 0) as draft:
+        (draft.target / "files").mkdir()
+        (draft.target / "files" / "layer").write_bytes(b"content")
+        return shelf.publish(draft, replace(MANIFEST, kind=SnapshotKind.FILESYSTEM), durable=durable)
+
+
 @pytest.mark.threat("D6")
 def test_a_shelf_shows_what_was_published_and_clears_the_rest(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "checkpoints", None)
     shelf.open()
-    with shelf.draft(NAME, SnapshotKind.FILESYSTEM, 0) as draft:
-        (draft.target / "files").mkdir()
-        (draft.target / "files" / "layer").write_bytes(b"content")
-        shelf.publish(draft, replace(MANIFEST, kind=SnapshotKind.FILESYSTEM))
+    publish(shelf)
     with pytest.raises(AlreadyExists), shelf.draft(NAME, SnapshotKind.FILESYSTEM, 0):
         pass
     with shelf.draft("c" + "z" * 20, SnapshotKind.FILESYSTEM, 0) as draft:
@@ -207,10 +212,7 @@ def test_a_shelf_shows_what_was_published_and_clears_the_rest(tmp_path: Path) ->
 def test_a_passing_checkpoint_serves_the_server_that_wrote_it_and_no_other(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "checkpoints", None)
     shelf.open()
-    with shelf.draft(NAME, SnapshotKind.FILESYSTEM, 0) as draft:
-        (draft.target / "files").mkdir()
-        (draft.target / "files" / "layer").write_bytes(b"content")
-        manifest = shelf.publish(draft, replace(MANIFEST, kind=SnapshotKind.FILESYSTEM), durable=False)
+    manifest = publish(shelf, durable=False)
     with shelf.part(manifest, SnapshotKind.FILESYSTEM) as part:
         assert (part / "layer").read_bytes() == b"content"
     next_server = Shelf(shelf.folder, None)

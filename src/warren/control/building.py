@@ -8,7 +8,7 @@ Layers are shared between the templates of one project, never across: a RUN may 
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -25,6 +25,7 @@ from warren.control.checkpoints import Checkpoints
 from warren.control.garbage import Garbage
 from warren.control.leases import Leases
 from warren.control.services import Services
+from warren.control.template_memory import memory_key
 from warren.control.templates import TemplateFiles, Templates
 from warren.model import limits
 from warren.model.build import BASE_STEP, FINALIZE_STEP, Built, LogLevel
@@ -227,10 +228,7 @@ class TemplateBuilder:
             return None
         if not self._engine.keeps_memory(planned.runtime):
             say(LogLevel.INFO, "The start command will run when a sandbox is created", FINALIZE_STEP)
-        key = chain(
-            planned.order.project.id, planned.runtime, image.digest, built.start_command, built.ready_command,
-            built.default_user, built.default_workdir, dict(built.envs), asdict(planned.order.resources),
-        )  # fmt: skip
+        key = memory_key(planned.order.project.id, planned.runtime, built, planned.order.resources)
         checkpoint_id = self._layers.find(key, Leaving.MEMORY)
         if checkpoint_id is not None and not planned.is_forced:
             self._leases.hold(planned.order.id, checkpoint_id)

@@ -16,7 +16,9 @@ from warren.control.build_steps import Stage, chain
 from warren.control.checkpoints import Checkpoints
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles
+from warren.model.build import Built
 from warren.model.errors import WarrenError
+from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
 
@@ -76,7 +78,12 @@ class TemplateMemory:
             return fresh
 
     def _key(self, template: Template) -> str:
-        return chain(
-            OWNER, self._engine.runtimes[0], template.digest, template.start_command, template.ready_command,
-            template.default_user, template.default_workdir, dict(template.envs), asdict(template.resources),
-        )  # fmt: skip
+        return memory_key(OWNER, self._engine.runtimes[0], template, template.resources)
+
+
+def memory_key(owner: str, runtime: str, of: Built | Template, resources: Resources) -> str:
+    """In the build cache: of all that decides what is in the memory. `owner` is a project's id, or OWNER."""
+    return chain(
+        owner, runtime, of.digest, of.start_command, of.ready_command,
+        of.default_user, of.default_workdir, dict(of.envs), asdict(resources),
+    )  # fmt: skip

@@ -107,7 +107,8 @@ class _Life:
     """What moves sandboxes from state to state."""
 
     checkpoints: Checkpoints
-    relief: MemoryRelief
+    bench: Bench
+    services: Services | None
     ending: Ending
     watches: Watches
     pausing: Pausing
@@ -145,8 +146,8 @@ def build_control(
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
     images = source and source(on.images)
     garbage = _build_garbage(on, life, images)
-    if builder is None and workshop is not None:
-        builder = _build_builder(on, life, workshop, templates, uploads.path, images, garbage)
+    if builder is None:
+        builder = _build_builder(on, life, templates, uploads.path, images, garbage)
     builds = Builds(
         server_id=on.server_id, builder=builder, store=store, clock=on.clock, ids=on.ids, templates=templates,
         uploads=uploads, leases=on.leases, garbage=garbage, work=work, meters=meters, audit=audit,
@@ -205,10 +206,10 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
         watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
+    bench = Bench(engine=engine, guest=on.guest, relief=relief, tokens=on.tokens, ids=ids)
     services = None if on.workshop is None else Services(on.workshop)
     memory = None if services is None else TemplateMemory(
-        engine=engine, services=services, images=on.images, layers=on.layers, checkpoints=checkpoints,
-        bench=Bench(engine=engine, guest=on.guest, relief=relief, tokens=on.tokens, ids=ids),
+        engine=engine, bench=bench, services=services, images=on.images, layers=on.layers, checkpoints=checkpoints
     )  # fmt: skip
     launcher = Launcher(
         engine=engine, guest=on.guest, tokens=on.tokens, images=on.images, services=services,
@@ -226,7 +227,7 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, launcher=launcher, spares=spares, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
-    return _Life(checkpoints, relief, ending, watches, pausing, memory, spares, starting, resuming)
+    return _Life(checkpoints, bench, services, ending, watches, pausing, memory, spares, starting, resuming)
 
 
 def _build_garbage(on: _Grounds, life: _Life, source: ImageSource | None) -> Garbage:
@@ -237,12 +238,12 @@ def _build_garbage(on: _Grounds, life: _Life, source: ImageSource | None) -> Gar
 
 
 def _build_builder(  # noqa: PLR0917  # all of it, in one place
-    on: _Grounds, life: _Life, workshop: Workshop, templates: Templates, archives: Archives,
-    source: ImageSource | None, garbage: Garbage,
-) -> Builder:  # fmt: skip
-    bench = Bench(engine=on.engine, guest=on.guest, relief=life.relief, tokens=on.tokens, ids=on.ids)
+    on: _Grounds, life: _Life, templates: Templates, archives: Archives, source: ImageSource | None, garbage: Garbage
+) -> Builder | None:
+    if on.workshop is None or life.services is None:
+        return None
     return TemplateBuilder(
-        engine=on.engine, workshop=workshop, bench=bench, services=Services(workshop), clock=on.clock,
+        engine=on.engine, workshop=on.workshop, bench=life.bench, services=life.services, clock=on.clock,
         templates=templates, images=on.images, source=source, archives=archives, layers=on.layers,
         checkpoints=life.checkpoints, leases=on.leases, garbage=garbage,
     )  # fmt: skip
