@@ -20,7 +20,7 @@ demo: setup ## start Warren, run a script that uses only the e2b package, stop
 serve: setup ## start the server in the foreground, on the default ports
 	@$(BIN)/warren serve
 
-test: test-guestd test-server test-e2e test-alone ## everything: real runtimes, real client, real network; needs root
+test: test-guestd test-server test-e2e test-pool test-alone ## everything: real runtimes, real client, real network; needs root
 
 test-guestd: setup
 	$(MAKE) --no-print-directory -C guestd build test GO="$(GO)"
@@ -33,10 +33,9 @@ test-server: setup
 test-e2e: setup
 	@scripts/setup tests
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest tests/e2e -m "not alone" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory test-pool POOLED="tests/e2e/test_lifecycle.py tests/e2e/test_commands.py"
 
-POOLED ?= tests/e2e
-test-pool: setup ## the e2e suite once more, its sandboxes from a pool (POOL= spares of each runtime, POOLED= files)
+POOLED ?= tests/e2e/test_lifecycle.py tests/e2e/test_commands.py
+test-pool: setup ## e2e tests once more, their sandboxes from a pool (POOL= spares of each runtime, POOLED=tests/e2e for all)
 	WARREN_TEST_POOL=$(or $(POOL),2) PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest $(POOLED) -m "not alone" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # What takes the whole machine, and would starve what runs beside it.

@@ -46,7 +46,10 @@ def test_a_kernel_that_ends_at_work_is_said(interpreter: Sandbox, code: str, lan
 @pytest.mark.covers("I09")
 @pytest.mark.parametrize("signal", ["-9", "-15"])
 def test_a_server_that_is_killed_is_started_anew_with_its_kernels(interpreter: Sandbox, signal: str) -> None:
-    interpreter.commands.run(f"pkill {signal} -f 'm code_[i]nterpreter'", user="root")
+    ended = (
+        f"p=$(pgrep -f 'm code_[i]nterpreter') && kill {signal} $p && while kill -0 $p 2> /dev/null; do sleep 0.1; done"
+    )
+    interpreter.commands.run(ended, user="root", timeout=30)
     assert interpreter.commands.run(HEALTHY, timeout=60).stdout == '"OK"'
     assert interpreter.run_code("1 + 1").text == "2"
     kernels = interpreter.commands.run("pgrep -fc '^/usr/bin/python3.*kernels/pytho[n]3/'").stdout

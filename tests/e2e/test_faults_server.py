@@ -112,7 +112,7 @@ def test_a_clock_that_is_set_ends_what_is_due_and_holds_up_nothing(tmp_path: Pat
         assert box.commands.run("echo on").stdout == "on\n"
         server.set_clock(HOUR_S)
         until(lambda: listed(server) == [], 60, "what is due has ended")
-        assert "sandbox ended: expired" in messages(server, box.sandbox_id)
+        until(lambda: "sandbox ended: expired" in messages(server, box.sandbox_id), 20, "and its log says why")
 
 
 @contextmanager

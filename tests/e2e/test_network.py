@@ -32,12 +32,6 @@ OWN_ADDRESS = """python3 -c 'import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("192.0.2.1", 9)); print(s.getsockname()[0])'"""
 
 
-@pytest.fixture(scope="module")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
-    with Internet(tmp_path_factory.mktemp("internet")).up() as reachable:
-        yield reachable
-
-
 def reached(sandbox: Sandbox, *addresses: str, port: int = 80) -> set[str]:
     """Which of them answer a request from inside. `--noproxy` because a template may set a proxy."""
     asked = " ".join(addresses)

@@ -373,6 +373,19 @@ async def test_dead_and_closed_are_told_apart(rig: Rig) -> None:
     assert "port is not open" in closed.json()["message"]
 
 
+@pytest.mark.parametrize(("ends", "message"), [(True, "was not found"), (False, "closed the connection")])
+async def test_a_guest_that_hangs_up_is_dead_when_news_of_its_end_follow(rig: Rig, ends: bool, message: str) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        if ends:
+            asyncio.get_running_loop().call_later(0.1, rig.routes.kill, "abc")
+
+    await rig.script(rig.routes.add("abc").address, hang_up)
+    answer = await rig.client.get(f"{rig.url}/health", headers=to("abc"))
+    assert answer.status_code == 502
+    assert message in answer.json()["message"]
+
+
 async def test_a_server_that_is_just_starting_is_waited_for(rig: Rig) -> None:
     address = rig.routes.add("abc").address
     async with asyncio.TaskGroup() as group:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cleanliness import nothing_left
-from tests.e2e.internet import Internet
 from tests.e2e.local_server import LocalServer
 from tests.security import inside as places
 from tests.security.inside import Inside
@@ -29,12 +28,6 @@ async def box(
     runtime: str, probes: Path, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
 ) -> AsyncIterator[Lab]:
     async with lab(runtime, tmp_path_factory.mktemp("warren"), probes) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-def internet(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
-    with Internet(tmp_path_factory.mktemp("internet")).up() as made:
         yield made
 
 

@@ -113,11 +113,21 @@ class Link:
         self.key = key
         self.address = address
         self.control_token = control_token
-        self.is_gone = False
+        self._gone = asyncio.Event()
         self.relays: set[Relay] = set()
         self.upstreams: set[Upstream] = set()
         self._pool_idle_s = pool_idle_s
         self._idle: deque[tuple[Upstream, float]] = deque()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.is_set()
+
+    async def gone_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+        return self.is_gone
 
     def enter(self, relay: Relay) -> bool:
         if len(self.relays) >= limits.GATEWAY_CONNECTIONS_PER_SANDBOX:
@@ -150,7 +160,7 @@ class Link:
             relay.cut()
 
     def cut(self) -> None:
-        self.is_gone = True
+        self._gone.set()
         self._idle.clear()
         for relay in list(self.relays):
             relay.lose_sandbox()

@@ -175,19 +175,20 @@ class Gateway:
                 forwarding = Forwarding(passed_host, host, request.remote or "", scheme, own)
                 return await relay_http(Exchange(request, path, link, port, forwarding, relay))
         except (PortClosed, BadUpstream) as error:
-            return self._refusal(link, port, closed=isinstance(error, PortClosed))
+            return await self._refusal(link, port, closed=isinstance(error, PortClosed))
         finally:
             self._traffic.leave(link.key)
             link.leave(relay)
 
-    def _refusal(self, link: Link, port: int, *, closed: bool) -> Refusal:
+    async def _refusal(self, link: Link, port: int, *, closed: bool) -> Refusal:
         if link.control_token is None:
             return pages.api_unreachable()
         route = self._routes.find(link.key)
         if route is not None and not route.answers:
             return pages.silent(link.key)
-        if link.is_gone or (closed and port == GUEST_PORT):
-            return pages.not_found(link.key)  # a guest always listens: without one there is no sandbox any more
+        # A guest always listens and always answers: without one there is no sandbox any more, or will soon be none.
+        if link.is_gone or (port == GUEST_PORT and (closed or await link.gone_within(limits.GATEWAY_END_NEWS_S))):
+            return pages.not_found(link.key)
         return pages.port_closed(link.key, port) if closed else pages.bad_answer(link.key, port)
 
     def _sweep(self) -> None:
