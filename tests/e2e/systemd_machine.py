@@ -1,7 +1,8 @@
 """A systemd of the test's own: process 1 of its own namespaces, with no unit but those it is given.
 
-It shares the network and the control groups' file systems with the machine, as Warren must have them. What it might
-change of the machine at its start (limits of the kernel, files of /etc) it finds read-only.
+It shares the network and the control groups' file systems with the machine, as Warren must have them; of those it sees
+no more than the machine has mounted, for it would mount the others, for everybody. What it might change of the machine
+at its start (limits of the kernel, files of /etc) it finds read-only.
 """
 
 import os
@@ -27,6 +28,18 @@ mkdir "$1/proc" && mount -t proc proc "$1/proc"
 for place in /proc/sys/fs /proc/sys/net/unix /proc/sys/kernel /etc; do
     mount --bind $place $place && mount -o remount,bind,ro $place
 done
+if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
+    mkdir "$1/groups" && mount --rbind /sys/fs/cgroup "$1/groups"
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    for place in "$1"/groups/*/; do
+        own="/sys/fs/cgroup/$(basename "$place")" && mkdir "$own" && mount --bind "$place" "$own"
+    done
+    while read -r name rest; do
+        case $name in '#'*) ;; *) [ -e "/sys/fs/cgroup/$name/cgroup.procs" ] || continue ;; esac
+        echo "$name $rest"
+    done < /proc/cgroups > "$1/controllers"
+    mount --bind "$1/controllers" /proc/cgroups
+fi
 mkdir -p /run/warren "$1/warren" && mount --rbind /run/warren "$1/warren"
 mount -t tmpfs tmpfs /run && mkdir -p /run/warren && mount --rbind "$1/warren" /run/warren
 for place in /etc/systemd/system /lib/systemd/system-generators; do mount -t tmpfs tmpfs $place; done

@@ -10,12 +10,13 @@ import pytest
 import uvloop
 
 from tests.fuzz.corpus import fuzzed
-from tests.integration.gateway_rig import GUEST_PORT, Rig, read_head, running_gateway
+from tests.integration.gateway_rig import Rig, read_head, running_gateway
 
 pytestmark = pytest.mark.threat("B8")
 
 ID = "abc"
-HEAD = f"Host: {GUEST_PORT}-{ID}.any.test\r\n\r\n"
+PORT = 8000
+HEAD = f"Host: {PORT}-{ID}.any.test\r\n\r\n"
 
 
 @dataclass
@@ -47,7 +48,7 @@ def service() -> Iterator[Service]:
         stack = AsyncExitStack()
         rig = runner.run(stack.enter_async_context(running_gateway()))
         one = Service(rig, runner)
-        runner.run(rig.script(rig.routes.add(ID).address, one.serve))
+        runner.run(rig.script(rig.routes.add(ID).address, one.serve, PORT))
         yield one
         runner.run(stack.aclose())
 

@@ -86,8 +86,9 @@ type Victim struct {
 	Bytes uint64 `json:"bytes"`
 }
 
-// Free ends the largest processes until they held need bytes together. Asked again because
-// that was not enough, it ends the largest family, and in the end everything but the daemon.
+// Free ends the largest processes until they held need bytes together, and with a command all
+// that it has started. Asked again because that was not enough, it ends the largest family, and
+// in the end everything but the daemon.
 func (g *Guard) Free(need uint64, round int) []Victim {
 	if g.self != 1 {
 		return nil
@@ -156,11 +157,31 @@ func (g *Guard) forMemory(need uint64, round int) []row {
 	freed := uint64(0)
 	for at, one := range bySize {
 		if freed >= need && at > 0 || one.rss == 0 {
-			return bySize[:at]
+			return g.withOrphans(bySize[:at])
 		}
 		freed += one.rss
 	}
 	return bySize
+}
+
+// withOrphans adds what a command among them has started: it belongs to nobody once that has ended.
+func (g *Guard) withOrphans(chosen []row) []row {
+	families := map[int]bool{}
+	for _, one := range chosen {
+		if g.commands.Runs(one.pid) {
+			families[g.table.family(one, g.self, g.session)] = true
+		}
+	}
+	if len(families) == 0 {
+		return chosen
+	}
+	whole := slices.Clone(chosen)
+	for _, one := range g.table.rows {
+		if families[g.table.family(one, g.self, g.session)] && !slices.Contains(chosen, one) {
+			whole = append(whole, one)
+		}
+	}
+	return whole
 }
 
 // Watch looks after the number of processes until ctx is done.

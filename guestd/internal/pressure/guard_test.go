@@ -56,6 +56,18 @@ func TestTheLargestProcessesAreEndedForMemory(t *testing.T) {
 	}
 }
 
+func TestWhatACommandStartedEndsWithIt(t *testing.T) {
+	g := guarding(commands{10, 20},
+		row{pid: 10, parent: 1, group: 10, tasks: 1, rss: 1},
+		row{pid: 20, parent: 1, group: 20, tasks: 1, rss: 9},
+		row{pid: 21, parent: 20, group: 20, tasks: 1, rss: 2},
+		row{pid: 22, parent: 1, group: 20, tasks: 1}, // its parent has ended
+	)
+	if got := pids(g.forMemory(5, 0)); !slices.Equal(got, []int{20, 21, 22}) {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestABombIsTheFamilyWithHalfOfAllProcesses(t *testing.T) {
 	server := []row{{pid: 10, parent: 1, group: 10, tasks: 20}}
 	bomb := []row{{pid: 20, parent: 1, group: 20, tasks: 1}}

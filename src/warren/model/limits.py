@@ -331,7 +331,7 @@ GATEWAY_CLIENT_CONNECTIONS = 10_000
 """Client connections open at once; each costs a descriptor and, at worst, two chunks of memory."""
 GATEWAY_LINGER_S = 5.0
 """Seconds of a request body that are still read and dropped after an early answer, so that the client sees it."""
-GATEWAY_END_NEWS_S = 2.0
+GATEWAY_END_NEWS_S = 1.0
 """Seconds an unanswered call to a guest waits for the news that its sandbox ended, before the answer is blamed."""
 GATEWAY_POOL_PER_SANDBOX = 32
 """Idle connections kept to one guest; the SDKs run a few calls at once, and a burst may dial anew."""

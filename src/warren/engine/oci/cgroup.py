@@ -20,7 +20,6 @@ REMOVE_PAUSE_S = 0.005
 LOWER_ATTEMPTS = 5
 """To take memory back from a group that was lent some; the kernel looks through its pages at each."""
 LOWER_STEP_BYTES = 4 * 1024 * 1024
-CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "cpuset", "devices", "freezer", "blkio", "hugetlb", "systemd")
 PARENT_SHARES, PARENT_WEIGHT_V2 = 512, 50
 """Of the group of all sandboxes; the kernel's default for everybody else is 1024, and 100 with v2."""
 COMMAND_SHARES, COMMAND_WEIGHT_V2 = 128, 12
@@ -206,7 +205,9 @@ class Cgroups:
         return {entry.name for group in self._groups(None) for entry in group.iterdir() if entry.is_dir()}
 
     def _groups(self, sandbox_id: str | None) -> list[Path]:
-        kinds = ("",) if self.is_v2 else (*CONTROLLERS, "unified")
+        """In every hierarchy there is: a runtime makes one in each, also where nobody here asks for it."""
+        with os.scandir(self.root) as entries:
+            kinds = [""] if self.is_v2 else [each.name for each in entries if each.is_dir(follow_symlinks=False)]
         return [group for kind in kinds if (group := self.folder(kind, sandbox_id)).is_dir()]
 
     def folder(self, controller: str, sandbox_id: str | None) -> Path:
