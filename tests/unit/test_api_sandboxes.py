@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_server import ApiServer, api_server
+from tests.unit.api_server import BASE, ApiServer, api_server
+from warren.contracts.guest import Exit, GuestCommand, OnLine
+from warren.model import limits
 from warren.model.sandbox import SANDBOX_ID
 
 pytestmark = pytest.mark.anyio
@@ -288,3 +291,21 @@ async def test_unknown_routes_and_methods_have_error_bodies_too(server: ApiServe
     assert is_error(await server.client.put("/v2/sandboxes", json={}), 405)
     assert is_error(await server.client.post("/v2/sandboxes", content=b"{", headers=as_json), 400)
     assert is_error(await server.client.post("/v2/sandboxes", content=b"x" * 2_000_000, headers=as_json), 413)
+
+
+async def test_services_that_are_not_up_in_time_answer_503_and_leave_nothing(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(command: GuestCommand, on_line: OnLine) -> Exit:
+        del command, on_line
+        return Exit(1)
+
+    monkeypatch.setattr(limits, "SERVICES_DEADLINE_S", 0.05)
+    server.workshop.programs = {"ready": fails}
+    await server.store.put_template(replace(BASE, start_command="serve", ready_command="ready"))
+    refused = await server.client.post("/v2/sandboxes", json={"templateID": "base"})
+    assert is_error(refused, 503)
+    assert refused.json()["error_code"] == "sandbox_services_not_ready"
+    assert "'ready' did not succeed within 0.05 s" in refused.json()["message"]
+    assert (await server.client.get("/v2/sandboxes")).json() == []
+    assert not server.engine.machine.sandboxes

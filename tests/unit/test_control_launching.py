@@ -14,9 +14,9 @@ from warren.control.templates import TemplateFiles
 from warren.control.tokens import Tokens
 from warren.engine.fake.engine import FakeEngine
 from warren.guest.fake import FakeGuest
-from warren.guest.fake_workshop import FakeWorkshop
+from warren.guest.fake_workshop import FakeWorkshop, Program
 from warren.model import limits
-from warren.model.errors import EngineFailed
+from warren.model.errors import EngineFailed, ServicesNotReady, Unavailable
 from warren.model.policy import EgressPolicy
 from warren.model.pool import Kind
 from warren.model.sandbox import Resources
@@ -105,17 +105,41 @@ async def test_a_template_without_services_starts_none(yard: Yard) -> None:
     assert yard.workshop.done == []
 
 
-@pytest.mark.parametrize("failing", ["serve", "ready"])
+async def fails(command: GuestCommand, on_line: OnLine) -> Exit:
+    del command, on_line
+    return Exit(1)
+
+
+async def is_refused(command: GuestCommand, on_line: OnLine) -> Exit:
+    del command, on_line
+    return Exit(1, "no such folder")
+
+
+async def is_unheard(command: GuestCommand, on_line: OnLine) -> Exit:
+    del command, on_line
+    raise Unavailable("cannot reach the guest")
+
+
+@pytest.mark.parametrize(
+    ("command", "program", "error", "words"),
+    [
+        ("ready", fails, ServicesNotReady, "'ready' did not succeed within 0.05 s; try again"),
+        ("ready", is_unheard, ServicesNotReady, "cannot reach the guest"),
+        ("serve", fails, EngineFailed, "exit status 1"),
+        ("serve", is_refused, EngineFailed, "no such folder"),
+    ],
+)
 async def test_services_that_do_not_come_up_fail_the_start(
-    yard: Yard, failing: str, monkeypatch: pytest.MonkeyPatch
+    yard: Yard, command: str, program: Program, error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SERVICES_DEADLINE_S", 0.05)
-    monkeypatch.setattr(limits, "BUILD_READY_PAUSE_S", 0.01)
-
-    async def fails(command: GuestCommand, on_line: OnLine) -> Exit:
-        del command, on_line
-        return Exit(1)
-
-    yard.workshop.programs = {failing: fails, "ready": fails}
-    with pytest.raises(EngineFailed, match="cannot start the template's services"):
+    monkeypatch.setattr(limits, "SERVICES_READY_PAUSE_S", 0.01)
+    yard.workshop.programs = {"ready": fails, command: program}
+    with pytest.raises(error, match=f"^cannot start the template's services: .*{words}"):
         await yard.launched(replace(TEMPLATE, checkpoint_id=None))
+
+
+async def test_a_start_command_alone_that_cannot_begin_fails_the_start(yard: Yard) -> None:
+    yard.workshop.programs = {"serve": is_refused}
+    with pytest.raises(EngineFailed, match="no such folder"):
+        await yard.launched(replace(TEMPLATE, checkpoint_id=None, ready_command=None))

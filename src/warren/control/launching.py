@@ -11,6 +11,7 @@ from warren.contracts.guest import Door, Guest, GuestIdentity
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles
 from warren.control.tokens import Tokens
+from warren.model import limits
 from warren.model.errors import CheckpointNotFound, CheckpointUnusable
 from warren.model.policy import EgressPolicy
 from warren.model.pool import Kind
@@ -101,7 +102,7 @@ class Launcher:
     async def greet(self, launched: Launched, template: Template, owner: Owner, deadline_s: float) -> None:
         """`introduce` for what `start_new` has started; then its services are up.
 
-        Raises Timeout, Unavailable, and EngineFailed when the services do not come up.
+        Raises Timeout, Unavailable, and what `serve` raises.
         """
         if launched.authority_id is not None:
             owner = replace(owner, is_copy=True, authority_id=launched.authority_id)
@@ -110,11 +111,12 @@ class Launcher:
             await self.serve(launched.placement, template, secured=owner.secured)
 
     async def serve(self, placement: Placement, template: Template, *, secured: bool) -> None:
-        """Have the template's services up in a sandbox that has booted. Raises EngineFailed."""
+        """Have the template's services up in a sandbox that has booted. Raises ServicesNotReady, EngineFailed."""
         if self._services is None or not (template.start_command or template.ready_command):
             return
         access = self._tokens.access(placement.id) if secured else ""
-        await self._services.start(Door(placement.address, self._tokens.control(placement.id), access), template)
+        door = Door(placement.address, self._tokens.control(placement.id), access)
+        await self._services.start(door, template, limits.SERVICES_DEADLINE_S)
 
     async def start(
         self,

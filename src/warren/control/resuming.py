@@ -71,8 +71,8 @@ class Resuming:
 
         Concurrent calls join the first one, and it goes on to its end when they go away. memory False boots it from
         its files. Raises SandboxChanging, GuestSilentAtPause, CheckpointUnusable, CheckpointNotFound, LimitReached,
-        Forbidden (it is larger than its project may have now), NoCapacity, PlacementTimeout, EngineFailed; after an
-        error it sleeps on.
+        Forbidden (it is larger than its project may have now), NoCapacity, PlacementTimeout, ServicesNotReady,
+        EngineFailed; after an error it sleeps on.
         """
         under_way = self._under_way.get(sandbox.id)
         if under_way is None:

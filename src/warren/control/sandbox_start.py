@@ -120,9 +120,9 @@ class Starting:
     async def start(self, project: Project, request: StartRequest) -> Sandbox:
         """Create a sandbox and return it running.
 
-        Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, EngineFailed, and
-        IdempotencyInFlight. Goes on to its end when the caller goes away: a retry with the same key then finds the
-        sandbox.
+        Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, ServicesNotReady,
+        EngineFailed, and IdempotencyInFlight. Goes on to its end when the caller goes away: a retry with the same key
+        then finds the sandbox.
         """
         since, runtime = time.perf_counter(), self._runtime(request)
         with steps.listening(partial(self._step_done, runtime)):
@@ -234,7 +234,8 @@ class Starting:
                     running = await self._store.mark_running(sandbox.id, now, ends)
         except (TimeoutError, Timeout) as error:
             await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
-            raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {error}") from error
+            why = str(error) or f"it took longer than {limits.CREATE_DEADLINE_S:g} s"
+            raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {why}; try again later") from error
         except BaseException:
             await asyncio.shield(self._ending.discard(sandbox.id, EndReason.FAILED_TO_START))
             raise

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from warren.contracts.guest import Door, Exit, Fate, GuestCommand, OnLine, Workshop
 from warren.model import limits
 from warren.model.build import Built
-from warren.model.errors import BuildFailed, EngineFailed, Timeout
+from warren.model.errors import BuildFailed, EngineFailed, ServicesNotReady, Timeout, Unavailable, WarrenError
 from warren.model.template import Template
 
 SHELL = "/bin/bash"
@@ -35,23 +35,29 @@ class Services:
             yield
             start.cancel()
 
-    async def start(self, door: Door, template: Template) -> None:
+    async def start(self, door: Door, template: Template, deadline_s: float) -> None:
         """Bring the services of a sandbox up that has just booted, and leave them running.
 
-        A start command alone is not waited for. Raises EngineFailed when it fails, or is not ready in time.
+        A start command alone is not waited for. Raises EngineFailed when one fails, ServicesNotReady when they are not
+        up in time or the guest does not answer.
         """
         try:
-            async with asyncio.timeout(limits.SERVICES_DEADLINE_S):
+            async with asyncio.timeout(deadline_s):
                 if template.ready_command is None:
                     await self._begin(door, template)
                     return
                 async with self.started(door, template, _ignore, limits.SERVICES_READY_PAUSE_S):
                     pass
         except TimeoutError:
-            why = f"'{template.ready_command}' did not succeed within {limits.SERVICES_DEADLINE_S:g} s"
-            raise EngineFailed(f"cannot start the template's services: {why}") from None
-        except BaseExceptionGroup as errors:
-            raise EngineFailed(f"cannot start the template's services: {errors.exceptions[0]}") from errors
+            command = template.ready_command or template.start_command
+            raise ServicesNotReady(
+                f"cannot start the template's services: '{command}' did not succeed within {deadline_s:g} s; try again "
+                "when the machine is less busy, or have the template start faster"
+            ) from None
+        except (WarrenError, BaseExceptionGroup) as error:
+            why = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+            kind = ServicesNotReady if isinstance(why, Timeout | Unavailable) else EngineFailed
+            raise kind(f"cannot start the template's services: {why}") from error
 
     async def _begin(self, door: Door, template: Template) -> None:
         if template.start_command is not None:

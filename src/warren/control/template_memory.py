@@ -16,6 +16,7 @@ from warren.control.build_steps import Stage, chain
 from warren.control.checkpoints import Checkpoints
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles
+from warren.model import limits
 from warren.model.build import Built
 from warren.model.errors import WarrenError
 from warren.model.sandbox import Resources
@@ -66,7 +67,7 @@ class TemplateMemory:
 
     async def _taken(self, template: Template) -> str:
         async def work(sandbox_id: str, door: Door) -> None:
-            await self._services.start(door, template)
+            await self._services.start(door, template, limits.BUILD_READY_DEADLINE_S)
             made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
             self._layers.put(self._key(template), Leaving.MEMORY, fresh, made.bytes)
 

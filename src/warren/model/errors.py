@@ -32,6 +32,7 @@ WarrenError
 ├── Unavailable                unavailable                 try again later
 │   ├── NoCapacity             sandbox_capacity_unavailable
 │   ├── NoSpace                no_space
+│   ├── ServicesNotReady       sandbox_services_not_ready  a template's start command takes too long
 │   ├── GuestSilent            guest_silent
 │   ├── ServerAway             server_away                 another server has the sandbox
 │   ├── Busy                   busy
@@ -246,6 +247,12 @@ class NoCapacity(Unavailable):
     """cannot place another sandbox on this machine; kill some, or try again later"""
 
     code = "sandbox_capacity_unavailable"
+
+
+class ServicesNotReady(Unavailable):
+    """cannot start the sandbox: its template's services are not up in time; try again later"""
+
+    code = "sandbox_services_not_ready"
 
 
 class NoSpace(Unavailable):

@@ -195,7 +195,8 @@ SERVICES_READY_PAUSE_S = 0.1
 BUILD_START_WAIT_S = 20.0
 """Seconds that a start command without a ready command gets (wire contract 2.3)."""
 SERVICES_DEADLINE_S = 40.0
-"""Seconds that the services of a template get when a sandbox boots without memory; a create has 50 in all."""
+"""Seconds that the services of a template get when somebody waits for a sandbox that boots; a create has 50 in all.
+Where nobody waits, as when a built-in template's memory is taken, they get BUILD_READY_DEADLINE_S."""
 BUILD_TREE_ENTRIES = 1_000_000
 """Files and folders of one template; a Debian with a desktop has 150,000."""
 BUILD_TREE_DEPTH = 128
