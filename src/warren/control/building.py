@@ -119,6 +119,7 @@ class TemplateBuilder:
     async def _planned(self, order: BuildOrder, say: Say) -> _Plan:
         recipe = order.recipe
         digest, stage = await self._base(order, say)
+        self._images.use(digest)
         image = self._held(order, digest)
         runtime = self._engine.runtimes[0]
         disk_mb = max(order.resources.disk_mb, limits.BUILD_DISK_MB)
@@ -163,7 +164,6 @@ class TemplateBuilder:
     def _held(self, order: BuildOrder, digest: str) -> TemplateImage:
         """An image that nobody deletes as long as this build is not over."""
         self._leases.hold(order.id, digest)
-        self._images.use(digest)
         return self._images.at(digest)
 
     def _begin(self, planned: _Plan) -> tuple[int, Restore | None]:
