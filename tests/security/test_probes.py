@@ -17,9 +17,9 @@ from warren.settings import Settings
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 HOST_SWITCHES = (
-    "kernel/core_pattern", "kernel/modprobe", "kernel/hostname", "kernel/domainname", "kernel/sysrq", "kernel/pid_max",
-    "kernel/yama/ptrace_scope", "kernel/unprivileged_bpf_disabled", "vm/panic_on_oom", "vm/overcommit_memory",
-    "fs/suid_dumpable", "net/ipv4/ip_local_port_range", "net/core/somaxconn",
+    "kernel/core_pattern", "kernel/modprobe", "kernel/hostname", "kernel/domainname", "kernel/sysrq",
+    "kernel/threads-max", "kernel/yama/ptrace_scope", "kernel/unprivileged_bpf_disabled", "vm/panic_on_oom",
+    "vm/overcommit_memory", "fs/suid_dumpable", "net/ipv4/ip_local_port_range", "net/core/somaxconn",
 )  # fmt: skip
 
 

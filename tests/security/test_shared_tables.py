@@ -16,6 +16,7 @@ from tests.security.test_slots import connections
 from tests.security.wire import in_netns
 from warren.contracts.engine import Placement
 from warren.engine.oci import confine, firewall, network
+from warren.engine.oci.bundle import SENTRY_PIDS
 from warren.engine.oci.engine import OciEngine
 from warren.engine.oci.firewall import connections_each
 from warren.model import limits
@@ -161,10 +162,13 @@ async def test_without_its_routes_it_asks_for_all_of_them(
 
 
 @pytest.mark.threat("C8")
-async def test_the_machine_has_more_files_than_a_sandbox_can_open(runtime: str, probes: Path, tmp_path: Path) -> None:
+async def test_the_machine_has_more_files_and_pids_than_sandboxes_take(
+    runtime: str, probes: Path, tmp_path: Path
+) -> None:
     """Root of the host is not counted, so that the least that others may have cannot be tried without harm to them."""
     async with engine_of_ones_own(settings_of_ones_own(runtime, tmp_path, probes)):
         assert int(Path("/proc/sys/fs/file-max").read_text()) >= limits.DEFAULT_PIDS * limits.MAX_OPEN_FILES
+        assert int(Path("/proc/sys/kernel/pid_max").read_text()) >= 100 * (limits.DEFAULT_PIDS + SENTRY_PIDS)
 
 
 def _memory_of_sockets() -> int:

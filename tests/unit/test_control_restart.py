@@ -20,7 +20,7 @@ from warren.control.sandbox_start import StartRequest
 from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
 from warren.guest.fake import FakeGuest
-from warren.model.errors import Busy
+from warren.model.errors import Busy, EngineFailed
 from warren.model.policy import ALL_TRAFFIC, EgressPolicy
 from warren.model.sandbox import EndReason, Resources, Sandbox, State
 from warren.model.template import TemplateImage
@@ -187,6 +187,28 @@ async def test_a_sandbox_that_no_record_names_is_destroyed(machine: Machine) -> 
     await machine.engine.create(_spec("i" + "c" * 20))
     async with machine.server():
         assert await machine.engine.list() == []
+
+
+async def test_one_that_does_not_go_keeps_no_server_from_starting_and_goes_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_SWEEP_PERIOD_S", 0.01)
+    await machine.engine.open()
+    await machine.engine.create(_spec("i" + "c" * 20))
+
+    async def stuck(_: str) -> None:
+        raise EngineFailed("cannot remove it")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(machine.engine, "destroy", stuck)
+        async with machine.server():
+            assert len(await machine.engine.list()) == 1
+            broken.undo()
+            await eventually(lambda: _is_empty(machine))
+
+
+async def _is_empty(machine: Machine) -> bool:
+    return await machine.engine.list() == []
 
 
 def _spec(sandbox_id: str) -> SandboxSpec:

@@ -3,11 +3,18 @@
 import asyncio
 import secrets
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from warren.contracts.clock import Clock
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _LONGEST_NAP_S = 1.0
 """A wait is cut into naps, so that a jump of the wall clock is noticed within this many seconds."""
+
+
+async def next_turn(clock: Clock, started: datetime, period: timedelta) -> None:
+    """Return a period after `started`; a clock that was set back meanwhile makes that no longer than a period."""
+    await clock.sleep_until(min(started, clock.now()) + period)
 
 
 class SystemClock:

@@ -12,6 +12,7 @@ from warren.contracts.guest import Guest
 from warren.contracts.routing import Route
 from warren.contracts.store import LogQuery, Store
 from warren.control.activity import Activity
+from warren.control.clock import next_turn
 from warren.control.live import LiveSandboxes
 from warren.model import limits
 from warren.model.errors import BadRequest, SandboxNotFound, WarrenError
@@ -50,8 +51,7 @@ class Observations:
                 await self._sample_all()
             except Exception:
                 log.exception("sampling failed; it runs again")
-            period = timedelta(seconds=limits.METRICS_PERIOD_S)
-            await self._clock.sleep_until(min(started, self._clock.now()) + period)  # it may have been set back
+            await next_turn(self._clock, started, timedelta(seconds=limits.METRICS_PERIOD_S))
 
     async def metrics(
         self, project: Project, sandbox_id: str, start: datetime | None, end: datetime | None

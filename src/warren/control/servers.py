@@ -8,6 +8,7 @@ import structlog
 from warren.contracts.audit import Audit
 from warren.contracts.clock import Clock
 from warren.contracts.store import Store
+from warren.control.clock import next_turn
 from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
 from warren.model.errors import Unavailable, WarrenError
@@ -55,8 +56,7 @@ class Servers:
                 log.warning("cannot beat; trying again", error=error.message)
             except Exception:
                 log.exception("heartbeat failed; it goes on")
-            # The clock may have been set back meanwhile; the others wait for no beat that comes an hour later.
-            await self._clock.sleep_until(min(started, self._clock.now()) + _BEAT)
+            await next_turn(self._clock, started, _BEAT)
 
     async def name_of_home(self, sandbox_id: str) -> str | None:
         """The name of another server that has this sandbox; None when there is none, or too many ask at once."""

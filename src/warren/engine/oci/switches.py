@@ -34,6 +34,9 @@ SWITCHES = (
     # Open files of all users together, root excepted: one crun sandbox has memory for that many. They are counted as
     # its memory, so this limit adds nothing; systemd lifts it on every machine that it starts.
     Switch("fs/file-max", 2**63 - 1, "files-were-limited", needed=False),
+    # Processes and threads of all users together. The least a machine has, 32,768, is what four full gVisor sandboxes
+    # may start; this is the most there is on 64 bits (proc_sys_kernel(5)), and what systemd sets.
+    Switch("kernel/pid_max", 2**22, "pids-were-few", needed=False),
 )
 
 
