@@ -26,6 +26,7 @@ from warren.control.garbage import Garbage
 from warren.control.leases import Leases
 from warren.control.memory import MemoryRelief
 from warren.control.services import Services
+from warren.control.spares import Spares
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens
 from warren.engine.oci.engine import OciEngine
@@ -33,6 +34,7 @@ from warren.guest.guestd import GuestdClient
 from warren.guest.workshop import GuestWorkshop
 from warren.model.build import Built, Recipe, Step, StepKind
 from warren.model.errors import BuildFailed
+from warren.model.pool import Budget
 from warren.model.project import Project
 from warren.model.sandbox import Resources
 from warren.model.template import Template
@@ -69,10 +71,14 @@ class Site:
         relief = MemoryRelief(
             engine=engine, guest=guest, store=self.store, clock=clock, live=None, ending=None, meters=None
         )  # pyright: ignore[reportArgumentType]
+        spares = Spares(
+            engine=engine, launcher=None, store=self.store, clock=clock, ids=ids, work=None, meters=None, floors=(),
+            budget=Budget(0, 0),
+        )  # fmt: skip  # pyright: ignore[reportArgumentType]
         self.builder = TemplateBuilder(
             engine=engine,
             workshop=workshop,
-            bench=Bench(engine=engine, guest=guest, relief=relief, tokens=tokens, ids=ids),
+            bench=Bench(engine=engine, guest=guest, relief=relief, spares=spares, tokens=tokens, ids=ids),
             services=Services(workshop),
             clock=clock,
             templates=Templates(server_id="me", store=self.store, clock=clock, files=self.images),

@@ -18,19 +18,23 @@ from warren.control.building import TemplateBuilder
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
 from warren.control.garbage import Garbage
+from warren.control.launching import Launcher
 from warren.control.leases import Leases
 from warren.control.live import LiveSandboxes
 from warren.control.memory import MemoryRelief
 from warren.control.sandbox_end import Ending
 from warren.control.services import Services
+from warren.control.spares import Spares
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens
+from warren.control.work import Work
 from warren.engine.fake.engine import FakeEngine
 from warren.guest.fake import FakeGuest
 from warren.guest.fake_workshop import FakeWorkshop
 from warren.model import limits
 from warren.model.build import Built, Recipe, Step, StepKind
 from warren.model.errors import BuildFailed, NoCapacity, TemplateNotFound
+from warren.model.pool import Budget
 from warren.model.project import Project
 from warren.model.sandbox import Resources
 from warren.model.template import Template
@@ -67,13 +71,17 @@ class Site:
             engine=engine, guest=self.guest, store=self.store, clock=clock, live=LiveSandboxes(tokens, meters),
             ending=cast("Ending", None), meters=meters,
         )  # fmt: skip
+        spares = Spares(
+            engine=engine, launcher=cast("Launcher", None), store=self.store, clock=clock, ids=ids,
+            work=cast("Work", None), meters=meters, floors=(), budget=Budget(0, 0),
+        )  # fmt: skip
         self.uploads = folder / "uploads"
         self.uploads.mkdir()
         self.lines: list[tuple[str | None, str]] = []
         self.builder = TemplateBuilder(
             engine=engine,
             workshop=self.workshop,
-            bench=Bench(engine=engine, guest=self.guest, relief=relief, tokens=tokens, ids=ids),
+            bench=Bench(engine=engine, guest=self.guest, relief=relief, spares=spares, tokens=tokens, ids=ids),
             services=Services(self.workshop),
             clock=clock,
             templates=Templates(server_id="me", store=self.store, clock=clock, files=self.images),

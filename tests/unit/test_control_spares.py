@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit import build_rig
 from tests.unit.api_server import BASE, ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.model import limits
@@ -173,6 +174,26 @@ async def test_a_sandbox_that_wakes_takes_the_place_of_a_spare(tmp_path: Path) -
         server.engine.machine.slots = 2
         assert (await server.client.post(f"/v2/sandboxes/{sandbox}/connect", json={"timeout": 60})).status_code == 201
         assert sandbox in server.engine.machine.sandboxes
+
+
+async def test_a_copy_takes_the_place_of_a_spare(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        sandbox = (await server.client.post("/v2/sandboxes", json=NEW)).json()["sandboxID"]
+        await filled(server)
+        server.engine.machine.slots = 3
+        (copy,) = (await server.client.post(f"/sandboxes/{sandbox}/fork", json={})).json()
+        assert copy["sandbox"]["sandboxID"] in server.engine.machine.sandboxes
+
+
+async def test_a_build_takes_the_place_of_a_spare(tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        server.engine.machine.slots = 2
+        made = await build_rig.request(server)
+        await build_rig.start(server, made, fromImage=None, fromTemplate="base", steps=[{"type": "RUN", "args": ["a"]}])
+        assert (await build_rig.ended(server, made))["status"] == "ready"
 
 
 async def test_nothing_is_kept_while_memory_is_short(tmp_path: Path) -> None:

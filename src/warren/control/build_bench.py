@@ -7,6 +7,7 @@ the same of itself in every build, so that what the guest writes of it is the sa
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, cast
 
 import structlog
@@ -16,6 +17,7 @@ from warren.contracts.engine import Engine, Restore, SandboxSpec, Shortage
 from warren.contracts.guest import Door, Guest, GuestIdentity
 from warren.control.build_steps import Stage
 from warren.control.memory import MemoryRelief
+from warren.control.spares import Spares
 from warren.control.tokens import Tokens
 from warren.model import limits
 from warren.model.errors import BuildFailed, WarrenError
@@ -44,8 +46,10 @@ log = structlog.get_logger(__name__)
 
 
 class Bench:
-    def __init__(self, *, engine: Engine, guest: Guest, relief: MemoryRelief, tokens: Tokens, ids: Ids) -> None:
-        self._engine, self._guest, self._relief = engine, guest, relief
+    def __init__(
+        self, *, engine: Engine, guest: Guest, relief: MemoryRelief, spares: Spares, tokens: Tokens, ids: Ids
+    ) -> None:
+        self._engine, self._guest, self._relief, self._spares = engine, guest, relief, spares
         self._tokens, self._ids = tokens, ids
 
     async def use(self, setting: Setting, work: Callable[[str, Door], Awaitable[T]]) -> T:
@@ -77,7 +81,7 @@ class Bench:
             resources=setting.resources,
             restore=setting.restore,
         )
-        placement = await self._engine.create(spec)
+        placement = await self._spares.placed(partial(self._engine.create, spec))
         name = setting.known_as or sandbox_id
         door = Door(placement.address, self._tokens.control(name), self._tokens.access(name))
         identity = GuestIdentity(

@@ -39,11 +39,12 @@ class TemplateMemory:
         images: TemplateFiles,
         layers: Layers,
         checkpoints: Checkpoints,
+        taken: dict[str, str],
     ) -> None:
+        """`taken`: digest of a template's image to its checkpoint. Not in the database, which servers share."""
         self._engine, self._bench, self._services = engine, bench, services
         self._images, self._layers, self._checkpoints = images, layers, checkpoints
-        self.taken: dict[str, str] = {}
-        """Digest of a template's image to its checkpoint. Not in the database, which other servers may share."""
+        self.taken = taken
 
     async def take(self, templates: Sequence[Template]) -> None:
         """Have memory of each template that has services: what an earlier server took, or taken now.

@@ -206,18 +206,18 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
         watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters,
     )  # fmt: skip
-    bench = Bench(engine=engine, guest=on.guest, relief=relief, tokens=on.tokens, ids=ids)
-    services = None if on.workshop is None else Services(on.workshop)
-    memory = None if services is None else TemplateMemory(
-        engine=engine, bench=bench, services=services, images=on.images, layers=on.layers, checkpoints=checkpoints
-    )  # fmt: skip
+    services, memories = None if on.workshop is None else Services(on.workshop), dict[str, str]()
     launcher = Launcher(
-        engine=engine, guest=on.guest, tokens=on.tokens, images=on.images, services=services,
-        memory={} if memory is None else memory.taken,
-    )  # fmt: skip
+        engine=engine, guest=on.guest, tokens=on.tokens, images=on.images, services=services, memory=memories
+    )
     spares = Spares(
         engine=engine, launcher=launcher, store=store, clock=clock, ids=ids, work=work, meters=on.meters,
         floors=parse_floors(settings.pool), budget=Budget(settings.pool_sandboxes, settings.pool_memory_mb),
+    )  # fmt: skip
+    bench = Bench(engine=engine, guest=on.guest, relief=relief, spares=spares, tokens=on.tokens, ids=ids)
+    memory = None if services is None else TemplateMemory(
+        engine=engine, bench=bench, services=services, images=on.images, layers=on.layers, checkpoints=checkpoints,
+        taken=memories,
     )  # fmt: skip
     starting = Starting(
         server_id=on.server_id, engine=engine, launcher=launcher, spares=spares, store=store, clock=clock, ids=ids,
