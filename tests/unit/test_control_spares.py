@@ -196,6 +196,11 @@ async def test_a_build_takes_the_place_of_a_spare(tmp_path: Path) -> None:
         assert (await build_rig.ended(server, made))["status"] == "ready"
 
 
+async def test_a_kind_that_does_not_start_holds_up_no_other(tmp_path: Path) -> None:
+    async with pooled(tmp_path, pool=("base/unknown=2", "base=1")) as server:
+        await filled(server, 1)
+
+
 async def test_nothing_is_kept_while_memory_is_short(tmp_path: Path) -> None:
     async with pooled(tmp_path) as server:
         await filled(server)

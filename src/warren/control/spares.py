@@ -73,6 +73,7 @@ class Spares:
         self._ready: dict[Kind, deque[Spare]] = {}
         self._templates: dict[Kind, Template] = {}
         self._wanted: dict[Kind, int] = {}
+        self._rests: dict[Kind, float] = {}
         self._changed = asyncio.Event()
         self._rush = Rush()
         self._is_adding = False
@@ -187,7 +188,9 @@ class Spares:
         return found
 
     def _lacking(self) -> Kind | None:
-        missing = {kind: count - len(self._ready.get(kind, ())) for kind, count in self._wanted.items()}
+        now = asyncio.get_running_loop().time()
+        awake = [kind for kind in self._wanted if self._rests.get(kind, 0.0) <= now]
+        missing = {kind: self._wanted[kind] - len(self._ready.get(kind, ())) for kind in awake}
         kind = max(missing, key=missing.__getitem__, default=None)
         return kind if kind is not None and missing[kind] > 0 else None
 
@@ -199,8 +202,10 @@ class Spares:
             await self._launcher.greet(launched, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
             await self._engine.bring_forward(spare_id)
             self._keep(Spare(spare_id, kind, launched.placement))
-        except WarrenError:
+        except WarrenError as error:
             await self._engine.destroy(spare_id)
+            if not isinstance(error, NoCapacity):
+                self._rests[kind] = asyncio.get_running_loop().time() + limits.POOL_REST_S
             raise
         finally:
             self._is_adding = False
@@ -227,6 +232,7 @@ class Spares:
         for kind in [kind for kind in self._templates if not self._ready.get(kind) and kind not in self._wanted]:
             del self._templates[kind]
             self._ready.pop(kind, None)
+            self._rests.pop(kind, None)
 
     def _count(self, kind: Kind) -> None:
         same = [ready for each, ready in self._ready.items() if each.runtime == kind.runtime]

@@ -252,6 +252,8 @@ BACKUP_DEADLINE_S = 3600
 # --- the warm pool -----------------------------------------------------------------------------------------
 POOL_PERIOD_S = 2.0
 """Seconds between two looks at the pool when nothing is claimed."""
+POOL_REST_S = 60.0
+"""Seconds that a kind of which no spare could be started is left alone: others come first, and it costs a start."""
 POOL_MEMORY_S = 600.0
 """Seconds for which the pool remembers what was asked for: long enough for a loop of an agent to come round."""
 POOL_BURST_S = 2.0
