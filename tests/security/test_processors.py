@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,20 @@ SIZE = Resources(cpu_count=ALL, memory_mb=256, disk_mb=128, pids=200)
 ACCOUNTS = Path("/sys/fs/cgroup/cpuacct")
 ENOUGH_S = 2.0
 """Seconds of a processor after which shares show."""
+WINDOWS = 6
+"""Tries, one behind the other: the kernel takes some seconds to spread threads over the processors. Without weights
+the one with few threads would have a twentieth in each of them."""
 FAIR = 0.6
 """Least part of an equal share that the one with few threads gets beside the one with many."""
 SPIN = "for _ in $(seq {}); do setsid sh -c 'while :; do :; done' > /dev/null 2>&1 & done"
+
+
+async def beside(one: Callable[[], float], other: Callable[[], float]) -> tuple[float, float]:
+    """Seconds of a processor that each takes until one has had enough."""
+    before = one(), other()
+    while max(taken := (one() - before[0], other() - before[1])) < ENOUGH_S:
+        await asyncio.sleep(0.1)
+    return taken
 
 
 def used(engine: OciEngine, sandbox_id: str) -> float:
@@ -33,12 +45,10 @@ async def test_who_has_many_threads_gets_no_more_than_who_has_few(runtime: str, 
         many, few = [await start(engine, runtime, size=SIZE) for _ in range(2)]
         for box, threads in ((many, 40), (few, ALL)):
             await asyncio.to_thread(shell, box.address, SPIN.format(threads))
-        before = {box.id: used(engine, box.id) for box in (many, few)}
-        taken = before
-        while max(taken[box.id] - before[box.id] for box in (many, few)) < ENOUGH_S:
-            await asyncio.sleep(0.1)
-            taken = {box.id: used(engine, box.id) for box in (many, few)}
-        assert taken[few.id] - before[few.id] >= FAIR * (taken[many.id] - before[many.id])
+        shares: list[tuple[float, float]] = []
+        while len(shares) < WINDOWS and not any(fews >= FAIR * manys for fews, manys in shares):
+            shares.append(await beside(lambda: used(engine, few.id), lambda: used(engine, many.id)))
+        assert any(fews >= FAIR * manys for fews, manys in shares), shares
 
 
 @pytest.mark.threat("C7")
@@ -61,10 +71,10 @@ async def test_the_server_s_side_gets_more_than_all_sandboxes_together(
         spinner = await asyncio.to_thread(subprocess.Popen, ["taskset", "-c", "0", "sh", "-c", "while :; do :; done"])
         try:
             clock = Path(f"/proc/{spinner.pid}/schedstat")
-            before, ours_before = theirs(), int(clock.read_text().split()[0]) / 1e9
-            while (ours := int(clock.read_text().split()[0]) / 1e9 - ours_before) < ENOUGH_S:
-                await asyncio.sleep(0.1)
-            assert ours > theirs() - before
+            shares: list[tuple[float, float]] = []
+            while len(shares) < WINDOWS and not any(ours > others for ours, others in shares):
+                shares.append(await beside(lambda: int(clock.read_text().split()[0]) / 1e9, theirs))
+            assert any(ours > others for ours, others in shares), shares
         finally:
             spinner.kill()
             spinner.wait()
