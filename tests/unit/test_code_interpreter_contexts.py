@@ -190,6 +190,14 @@ async def test_a_client_that_goes_away_has_its_code_interrupted_and_the_next_cal
     assert made[0].starts == 1
 
 
+async def test_what_an_interrupt_leaves_running_is_ended(desk: Desk) -> None:
+    context = await desk.contexts.default("java")
+    async with aclosing(desk.contexts.run(context, "hang one", "java", {}, {})) as lines:
+        await anext(lines)
+    async with context.turn:
+        assert made[-1].asides == [LANGUAGES["java"].halt]
+
+
 async def test_code_that_heeds_no_interrupt_loses_its_kernel(desk: Desk) -> None:
     context = await desk.contexts.default("python")
     async with aclosing(desk.contexts.run(context, "deaf", "python", {}, {})) as lines:

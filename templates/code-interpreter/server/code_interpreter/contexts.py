@@ -230,8 +230,8 @@ class Contexts:
                 await self._revive(context, "")
             elif not await _interrupted(context):
                 await self._revive(context, "the kernel did not heed an interrupt; " + STARTED_ANEW)
-            elif lent:
-                await _aside(context, context.language.take_back(lent))
+            elif code := _after_an_interrupt(context.language, lent):
+                await _aside(context, code)
         except (KernelFailed, KernelDied) as error:
             log.warning("context %s is not well: %s", context.id, error)
         finally:
@@ -260,6 +260,11 @@ def _ending(context: Context, restarts: int) -> lines.Line:
     if context.restarts != restarts:
         return lines.error("ContextRestarting", "the context was restarted while the code ran")
     return lines.error("UnexpectedEndOfExecution", "the kernel ended while the code ran; its variables are lost")
+
+
+def _after_an_interrupt(language: Language, lent: list[str]) -> str:
+    code = [language.halt, language.take_back(lent) if lent else ""]
+    return language.separator.join(filter(None, code))
 
 
 async def _aside(context: Context, code: str) -> None:

@@ -26,6 +26,8 @@ class Language:
     """The folder of its kernel, where that is not called like the language."""
     warm_up: str = ""
     """What its kernel does once before anybody waits for it."""
+    halt: str = ""
+    """Ends what an interrupt was answered for, where that can go on nevertheless."""
     separator: str = "\n"
     loopback_only: bool = False
     """Its kernel knows no Unix sockets."""
@@ -128,6 +130,12 @@ def _java() -> Language:
         ),
         take_back=lambda names: f"{{ {''.join(map(restore, names))}}}",
         reseed="",  # nothing there draws random numbers before a user's code does
+        # JJava answers an interrupt at once and leaves a thread that does not heed it running, for good.
+        halt=(
+            '{ Thread mine = Thread.currentThread(); String ours = mine.getName().replaceAll("[0-9]+$", ""); '
+            "for (Thread each : Thread.getAllStackTraces().keySet()) "
+            "if (each != mine && each.getName().startsWith(ours)) each.stop(); }"
+        ),
         loopback_only=True,
     )
 
