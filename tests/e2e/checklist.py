@@ -92,7 +92,7 @@ LINES = {
     "D07": "desktop: windows and their titles",
     "D08": "desktop: stream, its key, seen in a browser",
     "K01": "secrets: create, update, list, info, exists, destroy; values are kept and not yet used",
-    "L01": "`e2b template`: list, publish, unpublish, delete",
+    "L01": "`e2b template`: create, list, publish, unpublish, delete",
     "L02": "`e2b sandbox`: create, connect, exec, list, info, logs, kill",
     "I01": "code in Python, JavaScript, TypeScript, R, Java, Bash",
     "I02": "contexts: create, list, restart, remove",

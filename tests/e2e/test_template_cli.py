@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from e2b.exceptions import BuildException
 from tests import image_trees
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
+from tests.e2e.npm_project import INSTALL_S, project, run_e2b
 from tests.fake_ecr import KEY_ID, REGION, SECRET, FakeEcr, fake_ecr
 from tests.image_registry import PASSWORD, USER, ImageRegistry, image_registry
 from tests.security.lab import base_image
 
-pytestmark = pytest.mark.timeout(400)
+__all__ = ["project"]
+pytestmark = pytest.mark.timeout(INSTALL_S + 100)
 
 DOCKERFILE = """\
 ARG TAG=none
@@ -245,6 +248,30 @@ def test_keys_of_aws_open_a_registry_and_are_kept_nowhere(
     written = [builder.log, *(path for path in builder.state.rglob("*") if path.is_file() and path.suffix != ".erofs")]
     for secret in (SECRET, PASSWORD, "a-wrong-secret"):
         assert not [path for path in written if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.covers("B03", "L01")
+def test_the_command_line_of_e2b_builds_a_dockerfile(builder: LocalServer, folder: Path, project: Path) -> None:
+    base = (folder / "Dockerfile").read_text().splitlines()[1].replace("$TAG", "12")
+
+    def create(last: str) -> subprocess.CompletedProcess[str]:
+        lines = (base, "ENV GREETING=hello", "RUN echo $GREETING > /made", "COPY run.sh /srv/", last)
+        (folder / "e2b.Dockerfile").write_text("\n".join(lines))
+        options = ("--cmd", "touch /tmp/up; exec sleep 900", "--ready-cmd", "ls /tmp/up", "--cpu-count", "1")
+        return run_e2b(project, builder, "template", "create", "by-e2b", *options, folder=folder)
+
+    failed = create("RUN exit 7")
+    assert failed.returncode == 1
+    assert "exit status 7" in failed.stderr
+    made = create("WORKDIR /srv")
+    assert made.returncode == 0, made.stderr
+    assert "[3/" in made.stdout
+    assert "CACHED [1/" in made.stdout
+    assert inside(builder, "by-e2b", "runsc", "cat /made; ls /tmp/up; pwd; id -un; bash run.sh") == (
+        "hello\n/tmp/up\n/srv\nuser\nran\n"
+    )
+    deleted = run_e2b(project, builder, "template", "delete", "--yes", "by-e2b")
+    assert deleted.returncode == 0, deleted.stderr
 
 
 def test_an_archive_needs_no_registry(builder: LocalServer, tmp_path: Path) -> None:
