@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from e2b import Sandbox
+from e2b import Sandbox, Template
 
 from tests.e2e.conftest import RUNTIMES
 from tests.e2e.local_server import LocalServer
@@ -38,7 +38,12 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]
     """At its most talkative level: nothing may depend on what is left out."""
     if os.geteuid() != 0:
         pytest.skip("sandboxes need root")
-    with LocalServer(tmp_path_factory.mktemp("secrets"), log_level="debug", log_json="true") as server:
+    folder = tmp_path_factory.mktemp("secrets")
+    key = folder / "checkpoint-key"
+    key.write_bytes(secrets.token_bytes(32))
+    key.chmod(0o600)
+    settings = {"log_level": "debug", "log_json": "true", "checkpoint_key_file": str(key)}
+    with LocalServer(folder / "server", **settings) as server:
         yield server
 
 
@@ -46,10 +51,13 @@ def planted(what: str) -> str:
     return f"planted-{what}-{secrets.token_hex(12)}"
 
 
-def ask(server: LocalServer, method: str, path: str, key: str, body: Any = None) -> tuple[int, str]:
+def ask(
+    server: LocalServer, method: str, path: str, key: str, body: Any = None, token: str | None = None
+) -> tuple[int, str]:
+    """`token`: of a volume, in the place of the key."""
     data = None if body is None else json.dumps(body).encode()
-    headers = {"X-API-KEY": key, "Content-Type": "application/json"}
-    request = Request(server.api_url + path, data, headers, method=method)
+    identity = {"X-API-KEY": key} if token is None else {"Authorization": f"Bearer {token}"}
+    request = Request(server.api_url + path, data, {**identity, "Content-Type": "application/json"}, method=method)
     try:
         with urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
@@ -105,10 +113,13 @@ def used(server: LocalServer, runtime: str) -> Iterator[dict[str, str]]:
     name = f"planted-{runtime}"
     assert ask(server, "POST", "/secrets", key, {"name": name, "value": said["secret"]})[0] == 201
     assert ask(server, "POST", f"/secrets/{name}", key, {"value": said["new-secret"]})[0] == 200
+    volume = json.loads(ask(server, "POST", "/volumes", key, {"name": name})[1])
+    said["volume-token"] = volume["token"]
     sandbox = Sandbox.create(
         envs={"PLANTED": said["env"]},
         timeout=300,
         network={"allow_public_traffic": False},
+        volume_mounts={"/mnt/kept": name},
         api_headers={"X-Warren-Runtime": runtime},
         **{**server.options, "api_key": said["api-key"]},
     )
@@ -126,13 +137,20 @@ def used(server: LocalServer, runtime: str) -> Iterator[dict[str, str]]:
         said["signature"] = sandbox.download_url("/home/user/planted").partition("signature=")[2].partition("&")[0]
         with urlopen(sandbox.download_url("/home/user/planted"), timeout=60) as answer:
             assert answer.read().decode() == said["content"]
-        _fail(server, sandbox, said)
+        file = f"/volumecontent/{volume['volumeID']}/file?path=/note"
+        assert ask(server, "PUT", file, key, "kept", said["volume-token"])[0] == 201
+        assert sandbox.files.read("/mnt/kept/note") == '"kept"'
+        _fail(server, sandbox, said, file)
         yield said
     finally:
         sandbox.kill()
+        assert ask(server, "DELETE", f"/volumes/{volume['volumeID']}", key)[0] == 204
 
 
-def _fail(server: LocalServer, sandbox: Sandbox, said: dict[str, str]) -> None:
+def _fail(server: LocalServer, sandbox: Sandbox, said: dict[str, str], file: str) -> None:
+    assert ask(server, "GET", file, "", token=said["wrong-token"])[0] == 401
+    assert ask(server, "GET", f"{file}-missing", "", token=said["volume-token"])[0] == 404
+    assert ask(server, "GET", "/v2/sandboxes", said["volume-token"])[0] == 401
     for body in (
         {"templateID": "base", "envVars": {"A=B": said["env"]}},
         {"templateID": "base", "envVars": {"A": said["env"] + "\0"}},
@@ -158,7 +176,16 @@ def places(server: LocalServer) -> Iterator[tuple[str, bytes]]:
     """All that the server shows or lets others see, but for its files."""
     for pid, text in host_processes():
         yield f"process {pid}", text
-    for path in ("/metrics", "/v2/sandboxes", "/sandboxes", "/api-keys", "/templates", "/pools", "/secrets"):
+    for path in (
+        "/metrics",
+        "/v2/sandboxes",
+        "/sandboxes",
+        "/api-keys",
+        "/templates",
+        "/pools",
+        "/secrets",
+        "/volumes",
+    ):
         yield path, ask(server, "GET", path, server.api_key)[1].encode()
 
 
@@ -183,3 +210,29 @@ def test_what_the_server_writes_is_for_root_alone(talkative: LocalServer) -> Non
     keys = [path for path in files(server.state) if path.name in ("local-key", "token-seed") or path.suffix == ".key"]
     assert len(keys) >= 3
     assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+
+
+def remembering(server: LocalServer, word: str) -> set[str]:
+    """Build a template whose start command has a word in its memory, and nowhere else. Files that hold the word."""
+    start = f'python3 -c \'import time; word = "{word[::-1]}"[::-1]; open("/tmp/up", "w"); time.sleep(9000)\''
+    template = Template().from_template("base").set_start_cmd(start, "test -e /tmp/up")
+    Template.build(template, "remembering", **server.options)
+    with Sandbox.create("remembering", timeout=60, **server.options) as box:  # from that memory
+        assert box.commands.run("pgrep -fc 'import tim[e]'").stdout == "1\n"
+    everywhere = files(server.folder, Path("/run/warren") / server.bridge)
+    return {str(path) for path in everywhere if holds(path, {"memory": word.encode()})}
+
+
+@pytest.mark.threat("D6")
+@pytest.mark.skipif("runsc" not in RUNTIMES, reason="only gVisor keeps memory")
+def test_the_memory_of_a_template_is_sealed_with_the_key(talkative: LocalServer) -> None:
+    assert remembering(talkative, planted("memory")) == set()
+    talkative.stop()
+    key = talkative.settings.pop("WARREN_CHECKPOINT_KEY_FILE")
+    talkative.start()
+    in_the_open = remembering(talkative, planted("memory"))
+    assert in_the_open
+    assert all("checkpoints" in Path(path).parts for path in in_the_open)
+    talkative.stop()
+    talkative.settings["WARREN_CHECKPOINT_KEY_FILE"] = key
+    talkative.start()
