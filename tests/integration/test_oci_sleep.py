@@ -62,6 +62,8 @@ while not os.path.exists("/root/check"): time.sleep(0.05)
 print("whole" if heap.count(b"x") == len(heap) else "torn")
 """
 
+TOTAL = "grep MemTotal /proc/meminfo"
+
 _numbers = iter(range(1, 1000))
 
 
@@ -194,8 +196,8 @@ async def test_memory_goes_on_in_copies_and_in_the_source(machine: Machine) -> N
                 count, same = ask(peer)
                 assert (count >= before, same) == (True, secret)
                 assert goes_on(peer, count)
-            seen = run(copy.address, "cat /proc/sys/kernel/random/boot_id; hostname; sha256sum -c /root/sum")
-            assert seen.splitlines() == [boot, f"copy{number}", "/root/file: OK"]
+            seen = run(copy.address, f"cat /proc/sys/kernel/random/boot_id; hostname; sha256sum -c /root/sum; {TOTAL}")
+            assert seen.splitlines() == [boot, f"copy{number}", "/root/file: OK", run(address, TOTAL)]
             assert abs(float(run(copy.address, "date +%s.%N")) - time.time()) < 1
             assert outside(copy.address) == set(), "no connection of the earlier life is open"
         await engine.forget(name)

@@ -100,6 +100,13 @@ class Cgroups:
         except OSError as error:
             raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
 
+    def raising(self, sandbox_id: str, limit: int) -> list[str]:
+        """A command that does the same for a group with a lower limit, which a runtime will have made by then."""
+        names = ("memory.max",) if self.is_v2 else ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes")
+        files = [str(self.memory_file(sandbox_id, name)) for name in names]
+        script = 'for file; do [ ! -e "$file" ] || echo "$0" > "$file" || exit; done'
+        return ["/bin/sh", "-c", script, str(limit), *files]
+
     def reclaim(self, sandbox_id: str) -> int:
         """Have the kernel take back what it can of the group's memory; the bytes by which it became smaller."""
         try:

@@ -73,7 +73,8 @@ class Runsc:
         self._give_sentry_memory(spec)
 
     def _restore(self, spec: SandboxSpec, folder: Path, bundle: Json, saved: Saved) -> None:
-        """In two steps: what is read back may be all that the sandbox is allowed, and the sentry's own comes on top."""
+        """What is read back may be all that the sandbox is allowed: what the sentry needs comes on top by a hook, which
+        runs when the sentry has read the limit and has read back nothing yet."""
         guest_dir = self._places.guests / saved.manifest.guest
         if not guest_dir.exists():
             raise CheckpointUnusable(f"cannot restore checkpoint {saved.manifest.id}: the guestd that it runs is gone")
@@ -81,16 +82,13 @@ class Runsc:
             whole = rehoused(json.loads((saved.part / BUNDLE).read_text()), bundle, guest_dir)
         except ValueError as error:
             raise CheckpointUnusable(f"cannot restore checkpoint {saved.manifest.id}: {error}") from error
-        self._launch(spec, folder, whole, ["create"], START_DEADLINE_S)
-        self._give_sentry_memory(spec)
+        raising = self._cgroups.raising(spec.id, spec.resources.memory_mb * MIB + SENTRY_BYTES)
+        hooked = {**whole, "hooks": {"createRuntime": [{"path": raising[0], "args": raising}]}}
         options = ["restore", "--detach", f"--image-path={saved.part}"]
-        self._launch(spec, folder, None, options, limits.CHECKPOINT_DEADLINE_S)
+        self._launch(spec, folder, hooked, options, limits.CHECKPOINT_DEADLINE_S)
 
-    def _launch(
-        self, spec: SandboxSpec, folder: Path, bundle: Json | None, verb: Sequence[str], deadline_s: float
-    ) -> None:
-        if bundle is not None:
-            (folder / BUNDLE).write_text(json.dumps(bundle))
+    def _launch(self, spec: SandboxSpec, folder: Path, bundle: Json, verb: Sequence[str], deadline_s: float) -> None:
+        (folder / BUNDLE).write_text(json.dumps(bundle))
         overlay = f"--overlay2=root:dir={self._places.layers},size={spec.resources.disk_mb}m"
         place = [f"--bundle={folder}", f"--pid-file={folder / 'pid'}", spec.id]
         argv, entry = [*self._command(), overlay, *verb, *place], self._cgroups.background
