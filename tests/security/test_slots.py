@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.root, pytest.mark.anyio, pytest.mark.timeout(240)]
 PATIENCE_S = 60.0
 CONNTRACK = Path("/proc/net/nf_conntrack")
 CLOSED = EgressPolicy(deny=(ALL_TRAFFIC,))
+REFUSED = """python3 -c 'import socket; socket.socket(2, 2).sendto(bytes(1), ("10.255.255.1", 9))'"""
+"""A packet to an address that no sandbox reaches."""
 
 Traces = dict[str, int]
 
@@ -67,12 +69,13 @@ def connections(address: str) -> list[str]:
     return [line for line in lines if f"={address} " in line and "dport=49983" not in line]
 
 
-def _traces(settings: Settings, box: Placement) -> Traces:
+async def _traces(settings: Settings, engine: OciEngine, box: Placement) -> Traces:
     slot = json.loads(Path("/run/warren", settings.bridge, "sandboxes", box.id, "placement.json").read_text())["slot"]
     port = Path("/sys/class/net", f"{settings.bridge}.{slot}")
     return {
         "interface": int((port / "ifindex").read_text()),
         "received": int((port / "statistics" / "rx_bytes").read_text()),
+        "dropped": (await engine.denials()).get(box.id, 0),
     }
 
 
@@ -90,11 +93,12 @@ async def second_owner(
         filler = "head -c 3000000 /dev/zero | tr '\\0' x"  # so that its counters are beyond what a young one has
         assert len(await asyncio.to_thread(shell, first.address, filler)) == 3_000_000
         assert connections(first.address)
-        was = _traces(settings, first)
+        await asyncio.to_thread(shell, first.address, REFUSED)
+        was = await _traces(settings, engine, first)
         await engine.destroy(first.id)
         second = await start(engine, runtime)
         assert second.address == first.address
-        found = connections(second.address), was, _traces(settings, second)
+        found = connections(second.address), was, await _traces(settings, engine, second)
         assert "closed" not in await asyncio.to_thread(shell, second.address, talk)
         return found
 
@@ -107,6 +111,7 @@ async def test_the_next_owner_of_a_slot_finds_nothing_of_the_last(
     assert connections == []
     assert now["interface"] != was["interface"]
     assert now["received"] < 1_000_000 < was["received"]
+    assert now["dropped"] == 0 < was["dropped"]
 
 
 @pytest.mark.threat("A7", runtime="crun")

@@ -263,7 +263,6 @@ class OciEngine:
             runtime.delete(box.id, box.folder)
             self._cgroups.remove(box.id)
         change = firewall.egress_change(self._plan.bridge, box.slot.address, box.egress, EgressPolicy())
-        change += firewall.forgotten_drops(self._plan.bridge, box.slot)
         firewall.apply(f"drop the egress rules of sandbox {box.id}", change)
         shutil.rmtree(box.folder, ignore_errors=True)
 

@@ -181,12 +181,12 @@ def _interval(block: Network) -> str:
     return str(block)
 
 
-def forgotten_drops(bridge: str, slot: Slot) -> str:
-    """Lines that begin the counts of a slot anew; added first, for the same reason as in `slot_elements`."""
-    counted = (("inet", slot.address), ("bridge", f'"{slot.host_interface}"'))
+def forgotten_drops(bridge: str, slots: Iterable[Slot]) -> str:
+    """Lines that begin the counts of these slots anew; added first, for the same reason as in `slot_elements`."""
     return "".join(
         f"{verb} element {family} {table_name(bridge)} dropped {{ {element} }}\n"
-        for family, element in counted
+        for slot in slots
+        for family, element in (("inet", slot.address), ("bridge", f'"{slot.host_interface}"'))
         for verb in ("add", "delete")
     )
 

@@ -43,9 +43,10 @@ class SlotMaker:
             raise EngineFailed(f"cannot prepare a network slot: {error}") from error
 
     def unmake(self, slots: Sequence[Slot]) -> None:
-        """Idempotent. Connections are forgotten last: until the links are gone, new ones could appear."""
+        """Idempotent. Drops and connections are forgotten last: until the links are gone, new ones could appear."""
         self._network.remove(slots)
-        firewall.apply("close network slots", firewall.slot_elements("delete", self._plan.bridge, slots))
+        change = firewall.slot_elements("delete", self._plan.bridge, slots)
+        firewall.apply("close network slots", change + firewall.forgotten_drops(self._plan.bridge, slots))
         forget_connections({slot.address for slot in slots})
 
     def renew(self, used: Sequence[Slot], fresh: Sequence[Slot]) -> None:
