@@ -8,6 +8,7 @@ import pytest
 from tests.unit.test_control_restart import Machine
 from tests.unit.waiting import eventually
 from warren.control.pausing import PauseRequest
+from warren.model.errors import EngineFailed
 from warren.model.pause import Pause, PauseCause, PauseKind
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.model.snapshot import SnapshotKind
@@ -54,6 +55,22 @@ async def test_what_sleeps_sleeps_on_and_can_be_resumed(machine: Machine) -> Non
     async with machine.server() as control:
         assert (await machine.row(sandbox)).state is State.PAUSED
         assert len((await places(machine))[1]) == 1
+        project = await control.context.keys.default_project()
+        assert (await control.context.sandboxes.connect(project, sandbox.id, 60))[1]
+        assert await places(machine) == ([sandbox.id], [])
+
+
+async def test_what_slept_and_does_not_go_is_paused_and_wakes(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(_: str) -> None:
+        raise EngineFailed("cannot remove it")
+
+    async with machine.server() as control:
+        with monkeypatch.context() as broken:
+            broken.setattr(machine.engine, "destroy", stuck)
+            sandbox = await paused(machine, control)
+        assert (await machine.row(sandbox)).state is State.PAUSED
         project = await control.context.keys.default_project()
         assert (await control.context.sandboxes.connect(project, sandbox.id, 60))[1]
         assert await places(machine) == ([sandbox.id], [])

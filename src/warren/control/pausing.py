@@ -195,9 +195,16 @@ class Pausing:
             if paused is None:  # killed meanwhile
                 await self._checkpoints.forget(checkpoint_id)
                 raise SandboxNotFound.of(sandbox.id)
-        if pause.kind is not PauseKind.FROZEN:  # whoever wakes or kills it meanwhile waits for that
-            self._work.spawn(self._engine.destroy(sandbox.id), f"clear what slept {sandbox.id}")
+        if pause.kind is not PauseKind.FROZEN:
+            await self._clear(sandbox.id)
         await self._note(sandbox, Level.INFO, f"sandbox paused: {pause.kind} by {pause.by}")
+
+    async def _clear(self, sandbox_id: str) -> None:
+        """Its room is free when a pause returns; whoever wakes or kills it meanwhile waits for that."""
+        try:
+            await self._engine.destroy(sandbox_id)
+        except WarrenError as error:  # it is paused all the same; a resume or a kill tries again
+            log.error("what slept is not cleared yet", sandbox=sandbox_id, error=error.message)
 
     async def _stand_still(self, sandbox_id: str, pause: Pause) -> int:
         if pause.checkpoint_id is None:
