@@ -26,11 +26,6 @@ GAPS = (
     Gap(
         "C5", "sixty sandboxes that all use their part fill the table: raise `net.netfilter.nf_conntrack_max` for more"
     ),
-    Gap(
-        "C7",
-        "processors are shared fairly, by the kernel's accounts; on two cores that others load too another's `true` "
-        "took up to 5 times as long under crun (16 spinners, a filled disk), up to 2 times under gVisor",
-    ),
     Gap("D4", "metadata, names and the commands in sandboxes' logs are in clear in the database"),
     Gap("D6", "files lie in the open while their sandbox runs: encrypt that disk"),
     Gap("F1", "who is root and has the key rewrites all of it, seen only against a head noted elsewhere"),

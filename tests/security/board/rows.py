@@ -132,7 +132,8 @@ ROWS = {
         "a neighbour beside a sandbox at its worst: processors, memory, forks, disk, inodes, page cache, output, "
         "packets, sockets and what waits in them, watches, terminals, log spam",
         "limits for each sandbox; processors go by weight: to each by its size, and to the server before all of them; "
-        "`make attack` measures a neighbour's `true` beside each kind",
+        "`make attack` measures a neighbour's `true` beside each kind: at most 3 times as long, 1.4 where nobody else "
+        "loads the machine",
     ),
     "C8": Row(
         "what the kernel counts for a whole machine: inotify instances and watches, pending signals, message queues, "
