@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from warren.engine.oci import pool as pool_module
 from warren.engine.oci.pool import SlotPool
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.model.errors import EngineFailed, NoCapacity
@@ -56,6 +57,23 @@ async def test_slots_are_made_ahead() -> None:
     assert (await slots.take()).index in maker.made
     await slots.close()
     assert len(maker.made) == 1
+
+
+async def test_others_are_made_once_nobody_takes_any_or_few_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "CALM_S", 3600)
+    maker = Maker()
+    slots = pool(maker, slots=8, ahead=4)
+    slots.open(taken=[])
+    async with asyncio.timeout(5):
+        while len(slots.idle) < 4:
+            await asyncio.sleep(0.001)
+    await slots.take()
+    await asyncio.sleep(0.02)
+    assert maker.makes == 4
+    await slots.take()
+    await slots.take()
+    await filled(maker, 7)
+    await slots.close()
 
 
 async def test_a_slot_is_given_to_one_at_a_time_and_made_anew_in_between() -> None:

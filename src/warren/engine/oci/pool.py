@@ -1,6 +1,7 @@
 """Slots prepared ahead, so that a create finds one ready."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,6 +16,8 @@ from warren.model.errors import EngineFailed, NoCapacity
 
 BATCH = 8
 """Slots made or reset in one go: more would hold up the create that waits for one."""
+CALM_S = 0.25
+"""Seconds since a slot was last taken, before others are made: whoever took it needs the processors."""
 RETRY_PAUSE_S = 2.0
 """Seconds after a failure before the filler tries again."""
 
@@ -67,6 +70,7 @@ class SlotPool:
         self._free: deque[int] = deque()
         self._used_up: deque[Slot] = deque()
         self._in_work = 0
+        self._taken_at = 0.0
         self._wanted = asyncio.Event()
         self._worked = asyncio.Event()
         self._filler: asyncio.Task[None] | None = None
@@ -98,6 +102,7 @@ class SlotPool:
                 raise NoCapacity(f"cannot place another sandbox: all {self._plan.count} network slots are in use")
             self._worked.clear()
             await self._worked.wait()
+        self._taken_at = asyncio.get_running_loop().time()
         if self._ready:
             return self._ready.popleft()
         used = [] if self._free else [self._used_up.popleft()]
@@ -124,11 +129,18 @@ class SlotPool:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            while used_and_fresh := self._claim():
+            while used_and_fresh := await self._claim():
                 if not await self._renew(*used_and_fresh):
                     await asyncio.sleep(RETRY_PAUSE_S)
 
-    def _claim(self) -> tuple[list[Slot], list[Slot]] | None:
+    async def _claim(self) -> tuple[list[Slot], list[Slot]] | None:
+        """What there is to do; not at once while slots are being taken and enough are left."""
+        now = asyncio.get_running_loop().time
+        while len(self._ready) > self._ahead // 2 and (left := self._taken_at + CALM_S - now()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wanted.wait()
+                    self._wanted.clear()
         used = [self._used_up.popleft() for _ in range(min(BATCH, len(self._used_up)))]
         missing = max(0, self._ahead - len(self._ready))
         fresh = [self._plan.slot(self._free.popleft()) for _ in range(min(BATCH, missing, len(self._free)))]
