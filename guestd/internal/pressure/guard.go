@@ -172,9 +172,6 @@ func (g *Guard) withOrphans(chosen []row) []row {
 			families[g.table.family(one, g.self, g.session)] = true
 		}
 	}
-	if len(families) == 0 {
-		return chosen
-	}
 	whole := slices.Clone(chosen)
 	for _, one := range g.table.rows {
 		if families[g.table.family(one, g.self, g.session)] && !slices.Contains(chosen, one) {

@@ -61,10 +61,9 @@ class Supervision:
         for sandbox_id in running:
             log.warning("destroying a sandbox that no record names", sandbox=sandbox_id)
             try:
-                await self._engine.destroy(sandbox_id)
+                await self._ending.discard(sandbox_id, EndReason.LOST)
             except WarrenError as error:
                 log.error("sandbox that no record names not destroyed yet", sandbox=sandbox_id, error=error.message)
-                self._ending.owe(sandbox_id, EndReason.LOST)
         await self._checkpoints.sweep()
 
     async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> None:

@@ -104,7 +104,8 @@ class Cgroups:
         """A command that does the same for a group with a lower limit, which a runtime will have made by then."""
         names = ("memory.max",) if self.is_v2 else ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes")
         files = [str(self.memory_file(sandbox_id, name)) for name in names]
-        script = 'for file; do [ ! -e "$file" ] || echo "$0" > "$file" || exit; done'
+        optional = 'case $file in *memsw*) [ -e "$file" ] || continue ;; esac'  # as in `set_memory`
+        script = f'for file; do {optional}; echo "$0" > "$file" || exit; done'
         return ["/bin/sh", "-c", script, str(limit), *files]
 
     def reclaim(self, sandbox_id: str) -> int:

@@ -70,7 +70,8 @@ class Runsc:
 
     def _boot(self, spec: SandboxSpec, folder: Path, bundle: Json, *options: str) -> None:
         self._launch(spec, folder, bundle, ["run", "--detach", *options], START_DEADLINE_S)
-        self._give_sentry_memory(spec)
+        # The sentry has read the limit by now, and tells it to the sandbox as its memory.
+        self._cgroups.set_memory(spec.id, whole_memory(spec.resources.memory_mb))
 
     def _restore(self, spec: SandboxSpec, folder: Path, bundle: Json, saved: Saved) -> None:
         """What is read back may be all that the sandbox is allowed: what the sentry needs comes on top by a hook, which
@@ -82,7 +83,7 @@ class Runsc:
             whole = rehoused(json.loads((saved.part / BUNDLE).read_text()), bundle, guest_dir)
         except ValueError as error:
             raise CheckpointUnusable(f"cannot restore checkpoint {saved.manifest.id}: {error}") from error
-        raising = self._cgroups.raising(spec.id, spec.resources.memory_mb * MIB + SENTRY_BYTES)
+        raising = self._cgroups.raising(spec.id, whole_memory(spec.resources.memory_mb))
         hooked = {**whole, "hooks": {"createRuntime": [{"path": raising[0], "args": raising}]}}
         options = ["restore", "--detach", f"--image-path={saved.part}"]
         self._launch(spec, folder, hooked, options, limits.CHECKPOINT_DEADLINE_S)
@@ -93,10 +94,6 @@ class Runsc:
         place = [f"--bundle={folder}", f"--pid-file={folder / 'pid'}", spec.id]
         argv, entry = [*self._command(), overlay, *verb, *place], self._cgroups.background
         launch(f"start sandbox {spec.id}", argv, "--log=", deadline_s, entry if spec.in_background else None)
-
-    def _give_sentry_memory(self, spec: SandboxSpec) -> None:
-        """It has read the limit and tells it to the sandbox as its memory; its own needs come on top."""
-        self._cgroups.set_memory(spec.id, spec.resources.memory_mb * MIB + SENTRY_BYTES)
 
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
@@ -125,7 +122,7 @@ class Runsc:
         ]
 
     def memory_limit(self, record: Record) -> int:
-        return record.memory_mb * MIB + SENTRY_BYTES
+        return whole_memory(record.memory_mb)
 
     def reclaim(self, record: Record) -> int:
         return self._cgroups.reclaim(record.id)
@@ -175,6 +172,11 @@ class Runsc:
 
     def refresh(self, record: Record, folder: Path) -> None:
         """The sentry keeps its own /proc."""
+
+
+def whole_memory(memory_mb: int) -> int:
+    """Bytes of a sandbox with that much memory of its own, and of what its sentry needs on top."""
+    return memory_mb * MIB + SENTRY_BYTES
 
 
 def unlinked_bytes(pid: int, folder: Path) -> int:
