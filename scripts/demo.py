@@ -6,6 +6,7 @@ Starts a server unless one is running already, and stops the one that it started
 import base64
 import hashlib
 import http.client
+import itertools
 import os
 import re
 import secrets
@@ -32,16 +33,18 @@ WARREN = Path(sys.executable).with_name("warren")
 START_DEADLINE_S = 120
 STOP_DEADLINE_S = 60
 PUBLIC_URL_DEADLINE_S = 20
+COUNTING_DEADLINE_S = 20
 LOG_LINES_SHOWN = 20
 MIB = 1024 * 1024
+COPIES = 3
 COUNTING = """
-import itertools, os, time
-for number in itertools.count():
-    with open("next", "w") as file:
-        file.write(str(number))
-    os.rename("next", "count")
-    time.sleep(0.01)
+import itertools, time
+with open("counted", "a", buffering=1) as file:
+    for number in itertools.count():
+        file.write(f"{number} {time.time_ns()}\\n")
+        time.sleep(0.01)
 """
+"""The time beside each number tells apart what copies have in common from what each did by itself."""
 DATA = Path(__file__).parent.parent / "examples" / "rabbits.csv"
 PLOT = """
 import matplotlib.pyplot as plt
@@ -85,8 +88,8 @@ class Tour:
         step("set a timeout", lambda: prolong(box))
         step("start a Python interpreter that counts", lambda: start_counting(box))
         step("pause it: processes, memory and files go to disk", lambda: f"{box.pause()}; running: {box.is_running()}")
-        step("resume it", lambda: resume(box))
-        step("fork it in three", lambda: self.fork(box))
+        step("resume it: the same process goes on", lambda: resume(box))
+        step("fork it in three: each copy goes on from the same number", lambda: self.fork(box))
         step("list", self.list)
         plotter = step("create a sandbox that runs code", self.create_plotter)
         step("upload a data file, plot it inside, save the picture beside it", lambda: plot(plotter))
@@ -108,10 +111,20 @@ class Tour:
 
     def fork(self, box: Sandbox) -> str:
         """Four interpreters that go on from the same number, each with an identity of its own."""
-        results = box.fork(count=3, timeout=60)
+        results = box.fork(count=COPIES, timeout=60)
         self.copies = [copy for copy in results if isinstance(copy, Sandbox)]
-        family = (box, *self.copies)
-        return "\n".join(f"{one.commands.run('hostname').stdout.strip()} counts: {count(one)}" for one in family)
+        if len(self.copies) != COPIES:
+            raise SystemExit(f"cannot fork it in three: {[str(one) for one in results if one not in self.copies]}")
+        for one in self.copies:
+            goes_on(one)
+        histories = [counted(one) for one in (box, *self.copies)]
+        alike = itertools.takewhile(lambda lines: len(set(lines)) == 1, zip(*histories, strict=False))
+        shared = sum(1 for _ in alike)
+        told = [f"it had come to {number_of(histories[0][shared - 1])} at the fork; from there each counts by itself:"]
+        for one, history in zip((box, *self.copies), histories, strict=True):
+            name, address = one.commands.run("hostname; hostname -I").stdout.split()
+            told.append(f"{name} {address} went on with {number_of(history[shared])}, is at {count(one)}")
+        return "\n".join(told)
 
     def clean(self) -> None:
         for one in (self.sandbox, self.plotter, *self.copies):
@@ -192,19 +205,42 @@ def prolong(box: Sandbox) -> str:
 def start_counting(box: Sandbox) -> str:
     box.files.write("count.py", COUNTING)
     box.commands.run("exec python3 count.py", background=True, timeout=0)
-    deadline = time.monotonic() + PUBLIC_URL_DEADLINE_S
-    while not box.files.exists("count") and time.monotonic() < deadline:
+    deadline = time.monotonic() + COUNTING_DEADLINE_S
+    while not box.files.exists("counted") and time.monotonic() < deadline:
         time.sleep(0.05)
-    return f"it is at {count(box)}"
+    return f"it is at {goes_on(box)}"
+
+
+def counted(box: Sandbox) -> list[str]:
+    """All whole lines so far, oldest first."""
+    return box.files.read("counted").split("\n")[:-1]
+
+
+def number_of(line: str) -> int:
+    return int(line.split()[0])
 
 
 def count(box: Sandbox) -> int:
-    return int(box.files.read("count"))
+    lines = counted(box)
+    return number_of(lines[-1]) if lines else -1
+
+
+def goes_on(box: Sandbox) -> int:
+    """Where it has come to, having been seen to count: what it wrote before it slept would be there anyway."""
+    before, deadline = count(box), time.monotonic() + COUNTING_DEADLINE_S
+    while (now := count(box)) == before:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"cannot see {box.sandbox_id} count: it stands still at {before}")
+        time.sleep(0.05)
+    return now
 
 
 def resume(box: Sandbox) -> str:
     Sandbox.connect(box.sandbox_id, timeout=600)
-    return f"it goes on: {count(box)}"
+    now, history = goes_on(box), counted(box)
+    times = [int(line.split()[1]) for line in history]
+    slept_ns, at = max((after - before, at) for at, (before, after) in enumerate(itertools.pairwise(times)))
+    return f"it slept {slept_ns / 1e9:.1f} s after {number_of(history[at])}, is at {now}"
 
 
 def plot(box: Interpreter) -> str:

@@ -1,10 +1,12 @@
 """What the README shows works: the demo and the examples, as a newcomer runs them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2b import Sandbox
@@ -24,6 +26,10 @@ STEPS = (
     "upload 10 MB",
     "public URL",
     "set a timeout",
+    "start a Python interpreter that counts",
+    "pause it",
+    "resume it",
+    "fork it in three",
     "list",
     "kill",
 )
@@ -41,7 +47,7 @@ def run(program: str, environment: dict[str, str]) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.covers("S01", "P01", "T01", "F01", "S21", "S08", "S12", "S09")
+@pytest.mark.covers("S01", "P01", "T01", "F01", "S21", "S08", "S12", "S09", "S15", "S19")
 def test_the_demo_starts_a_server_of_its_own_and_stops_it(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("sandboxes need root")
@@ -52,6 +58,23 @@ def test_the_demo_starts_a_server_of_its_own_and_stops_it(tmp_path: Path) -> Non
     assert all(step in shown.stdout for step in STEPS)
     for fact in ("started a server", "Starting gVisor", "size=40x132", "same digest", "-> 200", "running: False"):
         assert fact in shown.stdout
+    counts_on_in_every_copy(shown.stdout)
+
+
+def counts_on_in_every_copy(shown: str) -> None:
+    """From the number at the fork, each with a name and an address of its own; after the pause without a gap."""
+    last, now = found(r"it slept [\d.]+ s after (\d+), is at (\d+)", shown)[0]
+    at_the_fork = int(found(r"it had come to (\d+) at the fork", shown)[0])
+    family = found(r"(i\w{19,}) ([\d.]+) went on with (\d+), is at (\d+)", shown)
+    assert len(family) == 4, shown
+    assert int(last) < int(now) <= at_the_fork
+    assert {int(first) for _, _, first, _ in family} == {at_the_fork + 1}
+    assert all(int(reached) > at_the_fork for *_, reached in family)
+    assert len({name for name, *_ in family}) == len({address for _, address, *_ in family}) == len(family)
+
+
+def found(pattern: str, shown: str) -> list[Any]:
+    return re.findall(pattern, shown)
 
 
 def test_the_demo_uses_a_server_that_runs_and_leaves_it_alone(server: LocalServer) -> None:
