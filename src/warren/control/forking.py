@@ -12,7 +12,7 @@ from warren.control.snapshots import check_runs, snapshot_kind
 from warren.control.templates import with_services
 from warren.control.work import Work
 from warren.model import limits
-from warren.model.errors import BadRequest, WarrenError
+from warren.model.errors import BadRequest, Busy, WarrenError
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
 from warren.model.template import Template, template_of
@@ -45,7 +45,7 @@ class Forking:
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         """Copies of a running sandbox, each a sandbox of its own or the reason why it is none; the source goes on.
 
-        Raises BadRequest, SandboxPaused, SandboxChanging, NoSpace and EngineFailed when no copy can be made at all.
+        Raises BadRequest, SandboxPaused, SandboxChanging, NoSpace, Busy and EngineFailed when no copy can be made.
         Goes on to its end when the caller goes away.
         """
         if not 1 <= request.count <= limits.FORK_MAX:
@@ -56,8 +56,11 @@ class Forking:
     async def _fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         kind = snapshot_kind(sandbox, memory=None, keeps_memory=self._engine.keeps_memory(sandbox.runtime))
         with self._meters.sleeping("fork", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
-            async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
-                await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
+            try:
+                async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
+                    await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
+            except TimeoutError:
+                raise Busy(f"cannot copy sandbox {sandbox.id} in time; it runs on, try again later") from None
             template = await with_services(self._store, template_of(sandbox), sandbox.template_id)
             wanted = copy_request(sandbox, template, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
             try:

@@ -82,12 +82,14 @@ class Pausing:
         Raises SandboxPaused, SandboxChanging, BadRequest (memory under a runtime that keeps none durably),
         LimitReached, GuestSilent, NoSpace, EngineFailed. After an error the sandbox runs on.
         """
+        if sandbox.state.is_asleep:
+            raise await self._why_not(sandbox)
         kind = kind_of(request, keeps_memory=self._engine.keeps_memory(sandbox.runtime), runtime=sandbox.runtime)
         if kind is not PauseKind.FROZEN:
             await self._checkpoints.check_room(project)
         silent = not await self._guest_answers(sandbox)
         if silent and (request.strict or kind is PauseKind.FILESYSTEM):
-            raise GuestSilent
+            raise await self._why_not(sandbox, GuestSilent())  # it does not answer either once it sleeps
         pause = Pause(None, kind, PauseCause.OWNER, self._clock.now(), guest_silent=silent)
         await self._work.finish(self._fall_asleep(sandbox, pause), f"pause {sandbox.id}")
 
@@ -236,12 +238,15 @@ class Pausing:
             await self._note(sandbox, Level.ERROR, f"cannot pause at the deadline, ending: {error.message}")
             await self._ending.end(sandbox.id, EndReason.EXPIRED)
 
-    async def _why_not(self, sandbox: Sandbox) -> WarrenError:
+    async def _why_not(self, sandbox: Sandbox, refusal: WarrenError | None = None) -> WarrenError:
+        """What keeps a sandbox from being paused, as it is now: `refusal` if it runs."""
         now = await self._store.sandbox(sandbox.project_id, sandbox.id)
         if now is None or now.state is State.GONE:
             return SandboxNotFound.of(sandbox.id)
         if now.state.is_asleep:
             return SandboxPaused(f"cannot pause sandbox {sandbox.id}: it is paused already")
+        if refusal is not None and now.state is State.RUNNING:
+            return refusal
         return SandboxChanging(f"cannot pause sandbox {sandbox.id}: it is being started or ended")
 
     async def _note(self, sandbox: Sandbox, level: Level, message: str) -> None:

@@ -1,6 +1,7 @@
 """Waking a sandbox: what was true when it fell asleep is checked again, then it goes on where it was."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from functools import partial
 
@@ -114,16 +115,18 @@ class Resuming:
 
     async def _asleep(self, sandbox: Sandbox) -> Sandbox:
         """Wait for a pause that is under way. Returns it paused, or running if somebody was faster."""
-        async with asyncio.timeout(limits.WAKE_DEADLINE_S):
-            while True:
-                row = await self._store.sandbox(sandbox.project_id, sandbox.id)
-                if row is None or row.state is State.GONE:
-                    raise SandboxNotFound.of(sandbox.id)
-                if row.state in (State.PAUSED, State.RUNNING):
-                    return row
-                if row.state is State.KILLING:
-                    raise SandboxChanging(f"cannot connect to sandbox {sandbox.id}: it is being killed")
-                await asyncio.sleep(_LOOK_EVERY_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.WAKE_DEADLINE_S):
+                while True:
+                    row = await self._store.sandbox(sandbox.project_id, sandbox.id)
+                    if row is None or row.state is State.GONE:
+                        raise SandboxNotFound.of(sandbox.id)
+                    if row.state in (State.PAUSED, State.RUNNING):
+                        return row
+                    if row.state is State.KILLING:
+                        raise SandboxChanging(f"cannot connect to sandbox {sandbox.id}: it is being killed")
+                    await asyncio.sleep(_LOOK_EVERY_S)
+        raise SandboxChanging(f"cannot resume sandbox {sandbox.id} yet: it is still being paused; try again later")
 
     async def _place(self, sandbox: Sandbox, kind: SnapshotKind | None) -> Placement:
         if kind is None or sandbox.pause is None or sandbox.pause.checkpoint_id is None:

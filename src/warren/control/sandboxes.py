@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
@@ -128,13 +129,23 @@ class Sandboxes:
 
         Raises SandboxChanging while it is being killed, and ServerAway, and what `Resuming.resume` raises.
         """
-        sandbox = await self._own(project, sandbox_id)
-        await self._elsewhere.refuse(sandbox)
-        slept = sandbox.state.is_asleep
-        if slept:
+        slept = False
+
+        async def awake() -> Sandbox:
+            nonlocal slept
+            sandbox = await self._own(project, sandbox_id)
+            await self._elsewhere.refuse(sandbox)
+            if sandbox.state is State.KILLING:
+                raise SandboxChanging(f"cannot connect to sandbox {sandbox_id}: it is being killed")
+            if not sandbox.state.is_visible:
+                raise SandboxNotFound.of(sandbox_id)
+            if not sandbox.state.is_asleep:
+                return sandbox
             self._check_timeout(project, timeout_s, least=1)
-            await self._resuming.resume(project, sandbox, timeout_s, memory=memory)
-        return self.admission(await self._extend(project, sandbox_id, timeout_s)), slept
+            slept = True
+            return await self._resuming.resume(project, sandbox, timeout_s, memory=memory)
+
+        return self.admission(await self._extended(project, awake, timeout_s)), slept
 
     async def resume(self, project: Project, sandbox_id: str, timeout_s: int, *, memory: bool = True) -> Admission:
         """Older clients' way to wake a sandbox. Raises Conflict when it does not sleep."""
@@ -159,30 +170,41 @@ class Sandboxes:
 
     async def refresh(self, project: Project, sandbox_id: str, duration_s: int) -> None:
         """Extend the deadline by older clients' keep-alive; never shortens."""
-        await self._extend(project, sandbox_id, min(duration_s, limits.REFRESH_MAX_S))
+        await self._extended(project, partial(self._awake, project, sandbox_id), min(duration_s, limits.REFRESH_MAX_S))
 
     async def set_timeout(self, project: Project, sandbox_id: str, timeout_s: int) -> None:
         """Put the deadline `timeout_s` seconds from now, nearer or farther; 0 ends the sandbox now.
 
-        Raises SandboxPaused: what sleeps has no deadline.
+        Raises SandboxPaused: what sleeps has no deadline; SandboxChanging.
         """
-        sandbox = await self._awake(project, sandbox_id)
-        self._check_timeout(project, timeout_s, least=0)
-        await self._move_deadline(sandbox, self._clock.now() + timedelta(seconds=timeout_s), only_extend=False)
+
+        async def move(sandbox: Sandbox) -> Sandbox | None:
+            self._check_timeout(project, timeout_s, least=0)
+            when = self._clock.now() + timedelta(seconds=timeout_s)
+            return await self._store.set_deadline(sandbox.id, when, only_extend=False)
+
+        self._heed_deadline(await _changed(partial(self._awake, project, sandbox_id), move))
 
     async def set_network(self, project: Project, sandbox_id: str, policy: NetworkPolicy) -> None:
         """Replace the egress part of the policy; what guards inbound traffic stays as created.
 
-        Raises SandboxPaused, ServerAway.
+        Raises SandboxPaused, SandboxChanging, ServerAway.
         """
-        sandbox = await self._awake(project, sandbox_id)
-        await self._elsewhere.refuse(sandbox)
-        kept = dataclasses.replace(
-            policy, public_traffic=sandbox.network.public_traffic, mask_host=sandbox.network.mask_host
-        )
-        await self._engine.set_egress(sandbox.id, kept.egress())
-        if not await self._store.set_network(sandbox.id, dataclasses.replace(sandbox, network=kept)):
-            raise SandboxNotFound.of(sandbox_id)
+
+        async def change(sandbox: Sandbox) -> Sandbox | None:
+            await self._elsewhere.refuse(sandbox)
+            kept = dataclasses.replace(
+                policy, public_traffic=sandbox.network.public_traffic, mask_host=sandbox.network.mask_host
+            )
+            changed = dataclasses.replace(sandbox, network=kept)
+            return changed if await self._store.set_network(sandbox.id, changed) else None
+
+        # The record first: it says at once whether the sandbox runs, for which the engine would wait behind a pause.
+        changed = await _changed(partial(self._awake, project, sandbox_id), change)
+        try:
+            await self._engine.set_egress(changed.id, changed.network.egress())
+        except SandboxNotFound:  # dead; or put to sleep since, and then it wakes under what is recorded
+            await self._visible(project, sandbox_id)
 
     def admission(self, sandbox: Sandbox) -> Admission:
         if self._elsewhere.has(sandbox):
@@ -195,19 +217,15 @@ class Sandboxes:
             health=Health.OK if route is None or route.answers else Health.UNRESPONSIVE,
         )
 
-    async def _extend(self, project: Project, sandbox_id: str, timeout_s: int) -> Sandbox:
-        sandbox = await self._own(project, sandbox_id)
-        if sandbox.state is State.KILLING:
-            raise SandboxChanging(f"cannot connect to sandbox {sandbox_id}: it is being killed")
-        sandbox = await self._awake(project, sandbox_id)
-        self._check_timeout(project, timeout_s, least=1)
-        wanted = sandbox.extended_to(self._clock.now(), timeout_s)
-        return await self._move_deadline(sandbox, wanted, only_extend=True)
+    async def _extended(self, project: Project, awake: Callable[[], Awaitable[Sandbox]], timeout_s: int) -> Sandbox:
+        async def extend(sandbox: Sandbox) -> Sandbox | None:
+            self._check_timeout(project, timeout_s, least=1)
+            wanted = sandbox.extended_to(self._clock.now(), timeout_s)
+            return await self._store.set_deadline(sandbox.id, wanted, only_extend=True)
 
-    async def _move_deadline(self, sandbox: Sandbox, when: datetime, *, only_extend: bool) -> Sandbox:
-        moved = await self._store.set_deadline(sandbox.id, when, only_extend)
-        if moved is None:
-            raise SandboxNotFound.of(sandbox.id)
+        return self._heed_deadline(await _changed(awake, extend))
+
+    def _heed_deadline(self, moved: Sandbox) -> Sandbox:
         if not self._elsewhere.has(moved):
             self._watches.set_deadline(moved.id, moved.expires_at)
         return moved
@@ -251,3 +269,17 @@ class Sandboxes:
         if sandbox.is_idle and not self._elsewhere.has(sandbox):
             return await self._resuming.wake_idle(sandbox)
         return sandbox
+
+
+async def _changed(
+    awake: Callable[[], Awaitable[Sandbox]], change: Callable[[Sandbox], Awaitable[Sandbox | None]]
+) -> Sandbox:
+    """`change` what `awake` finds running; None says that it does not run any more, and it is looked for again.
+
+    Raises SandboxChanging for one that falls asleep again and again.
+    """
+    for _ in range(limits.CHANGE_TRIES):
+        changed = await change(await awake())
+        if changed is not None:
+            return changed
+    raise SandboxChanging("cannot change the sandbox: it falls asleep and wakes all the time; try again in a moment")

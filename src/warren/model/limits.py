@@ -278,6 +278,8 @@ AUTO_RESUME_FLOOR_S = 300
 """Least seconds that a sandbox woken by traffic lives (wire contract 6.1.7)."""
 WAKE_DEADLINE_S = 60.0
 """Seconds that a request waits for the sandbox that it wakes (wire contract 6.1.7)."""
+CHANGE_TRIES = 3
+"""Times that a call looks again at a sandbox which fell asleep or woke under it (wire contract 6.1.7)."""
 FORK_DEFAULT_TIMEOUT_S = 15
 """Seconds that a copy lives when `fork` names no timeout (wire contract 2.2)."""
 FORK_MAX = 20
