@@ -7,6 +7,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from datetime import datetime, timedelta, tzinfo
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from aiohttp import web
 
 from tests.integration.gateway_rig import GUEST_PORT, Rig, to
+from warren.contracts.guest import GuestIdentity
+from warren.guest.guestd import GuestdClient
 
 BINARY = Path(os.environ.get("GUESTD", Path(__file__).parents[2] / "guestd/bin/guestd"))
 START_DEADLINE = 10.0
@@ -53,6 +56,31 @@ def wait_until_healthy(direct: httpx.Client) -> None:
         except httpx.TransportError:
             time.sleep(0.01)
     raise TimeoutError("cannot reach guestd; is it the right binary?")
+
+
+class SetBack(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) - timedelta(hours=1)
+
+
+@pytest.mark.threat("D3")
+async def test_a_guest_is_told_its_owner_also_when_the_clock_was_set_back(
+    address: str, guestd: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def owner(token: str | None) -> GuestIdentity:
+        return GuestIdentity("abc", "base", "control", token, "abc", "0" * 32, "root", "", envs={})
+
+    guest = GuestdClient()
+    try:
+        await guest.init(address, owner(None), START_DEADLINE)
+        assert guestd.get("/envs").status_code == 200
+        monkeypatch.setattr("warren.guest.guestd.datetime", SetBack)
+        await guest.init(address, owner("access"), START_DEADLINE)
+    finally:
+        await guest.close()
+    assert guestd.get("/envs").status_code == 401
+    assert guestd.get("/envs", headers={"X-Access-Token": "access"}).status_code == 200
 
 
 def signature(path: str, operation: str, expiration: int) -> dict[str, str | int]:

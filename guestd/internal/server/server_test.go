@@ -195,6 +195,10 @@ func TestStaleInitIsIgnored(t *testing.T) {
 	if g.state.DefaultUser() != "new" {
 		t.Errorf("user is %s", g.state.DefaultUser())
 	}
+	g.want(204, g.call("POST", "/init", `{"defaultUser":"newest"}`))
+	if g.state.DefaultUser() != "newest" {
+		t.Errorf("without a time the user stays %s", g.state.DefaultUser())
+	}
 }
 
 func TestRefusedInits(t *testing.T) {

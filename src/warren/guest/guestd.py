@@ -179,10 +179,13 @@ def _text(value: Any, most: int) -> str:
 
 
 def _init_body(identity: GuestIdentity) -> dict[str, Any]:
+    """Without the time: a guest leaves out what is older than what it was told, and a clock may be set back.
+
+    Who tells a guest something waits for the answer before the next, so the order is right without it.
+    """
     return {
         "envVars": None if identity.envs is None else dict(identity.envs),
         "accessToken": identity.access_token or "",
-        "timestamp": datetime.now(UTC).isoformat(),
         "defaultUser": identity.default_user,
         "defaultWorkdir": identity.default_workdir,
         "controlToken": identity.control_token,
