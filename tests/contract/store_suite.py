@@ -293,14 +293,14 @@ class StoreSuite:
         assert await store.overdue(HOME.id, T0) == ([wished] if state.can_kill else [])
         assert await store.overdue(AWAY.id, T0) == []
 
-    async def test_a_network_policy_is_replaced_while_running(self, store: Store) -> None:
-        row = sandbox(network=NetworkPolicy(mask_host="a"))
+    @pytest.mark.parametrize("state", list(State))
+    async def test_a_network_policy_is_replaced_while_it_runs_or_sleeps(self, store: Store, state: State) -> None:
+        row = sandbox(network=NetworkPolicy(mask_host="a"), state=state)
         await store.add_sandbox(row, MANY)
         changed = replace(row, network=NetworkPolicy(allow_internet=False, deny_out=("8.8.8.8",)))
-        assert await store.set_network(row.id, changed)
-        assert await store.sandbox(PROJECT.id, row.id) == changed
-        await store.mark_gone(row.id, EndReason.KILLED, T0)
-        assert not await store.set_network(row.id, row)
+        settled = state in (State.RUNNING, State.PAUSED)
+        assert await store.set_network(row.id, changed) == (changed if settled else None)
+        assert await store.sandbox(PROJECT.id, row.id) == (changed if settled else row)
 
     async def test_prune_forgets_the_long_gone_with_all_they_left(self, store: Store) -> None:
         for number in range(60):

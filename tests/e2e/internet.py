@@ -23,17 +23,19 @@ import socket, sys, threading
 def web(listener):
     while True:
         peer, (address, _) = listener.accept()
-        local = peer.getsockname()[0]
-        print(local, address, flush=True)
-        peer.settimeout(5)
-        try:
-            peer.recv(65536)
-            body = f"{local} saw {address}"
-            head = f"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
-            peer.sendall((head + body).encode())
-        except OSError:
-            pass
-        peer.close()
+        print(peer.getsockname()[0], address, flush=True)
+        # Each in a thread: a peer that stands still, frozen in the middle of its request, holds up nobody.
+        threading.Thread(target=answer, args=(peer, address), daemon=True).start()
+def answer(peer, address):
+    peer.settimeout(5)
+    try:
+        peer.recv(65536)
+        body = f"{peer.getsockname()[0]} saw {address}"
+        head = f"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+        peer.sendall((head + body).encode())
+    except OSError:
+        pass
+    peer.close()
 listener = socket.create_server(("0.0.0.0", 80), backlog=64)
 print("ready", flush=True)
 web(listener)

@@ -92,7 +92,7 @@ async def test_a_connect_that_is_overtaken_again_and_again_is_409(
 
 @pytest.mark.parametrize(
     ("method", "verb", "body"),
-    [("set_deadline", "timeout", {"timeout": 100}), ("set_deadline", "refreshes", {}), ("set_network", "network", {})],
+    [("set_deadline", "timeout", {"timeout": 100}), ("set_deadline", "refreshes", {})],
 )
 async def test_what_needs_it_awake_is_409_when_a_pause_overtakes_it(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch, method: str, verb: str, body: dict[str, Any]
@@ -113,7 +113,7 @@ async def test_new_network_rules_do_not_wait_for_the_end_of_a_pause(
 
     monkeypatch.setattr(server.engine, "set_egress", set_egress)
     before(monkeypatch, server.store, "set_network", lambda: begin_pause(server, sandbox))
-    assert code(await call(server, sandbox, "network")) == (409, "sandbox_paused")
+    assert code(await call(server, sandbox, "network")) == (409, "sandbox_changing")
     assert not asked
 
 

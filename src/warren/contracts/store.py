@@ -180,8 +180,8 @@ class Sandboxes(Protocol):
         """Move the deadline of a running sandbox; with `only_extend` never nearer. None when it is not running."""
         ...
 
-    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> bool:
-        """Store the network policy of `sandbox` for a running one."""
+    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> Sandbox | None:
+        """Store the network policy of `sandbox` for a running or a paused one; None in any other state."""
         ...
 
     async def prune_gone(self, before: datetime) -> int:

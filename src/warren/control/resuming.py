@@ -130,6 +130,7 @@ class Resuming:
 
     async def _place(self, sandbox: Sandbox, kind: SnapshotKind | None) -> Placement:
         if kind is None or sandbox.pause is None or sandbox.pause.checkpoint_id is None:
+            await self._engine.set_egress(sandbox.id, sandbox.network.egress())  # they may have changed since it froze
             await self._engine.thaw(sandbox.id)
             return await self._placement(sandbox.id)
         await self._engine.destroy(sandbox.id)  # what a pause may have left held: nothing runs in two places

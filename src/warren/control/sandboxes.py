@@ -188,19 +188,28 @@ class Sandboxes:
     async def set_network(self, project: Project, sandbox_id: str, policy: NetworkPolicy) -> None:
         """Replace the egress part of the policy; what guards inbound traffic stays as created.
 
-        Raises SandboxPaused, SandboxChanging, ServerAway.
+        A paused sandbox sleeps on, and the rules are in force before it wakes. Raises SandboxChanging, ServerAway.
         """
 
+        async def settled() -> Sandbox:
+            sandbox = await self._here(project, sandbox_id)
+            if sandbox.state.is_asleep and sandbox.state is not State.PAUSED:
+                raise SandboxChanging(
+                    f"cannot change the rules of sandbox {sandbox_id}: it falls asleep or wakes up; try again in a "
+                    "moment"
+                )
+            return sandbox
+
         async def change(sandbox: Sandbox) -> Sandbox | None:
-            await self._elsewhere.refuse(sandbox)
             kept = dataclasses.replace(
                 policy, public_traffic=sandbox.network.public_traffic, mask_host=sandbox.network.mask_host
             )
-            changed = dataclasses.replace(sandbox, network=kept)
-            return changed if await self._store.set_network(sandbox.id, changed) else None
+            return await self._store.set_network(sandbox.id, dataclasses.replace(sandbox, network=kept))
 
         # The record first: it says at once whether the sandbox runs, for which the engine would wait behind a pause.
-        changed = await _changed(partial(self._awake, project, sandbox_id), change)
+        changed = await _changed(settled, change)
+        if changed.state is State.PAUSED:
+            return
         try:
             await self._engine.set_egress(changed.id, changed.network.egress())
         except SandboxNotFound:  # dead; or put to sleep since, and then it wakes under what is recorded

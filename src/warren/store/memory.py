@@ -164,12 +164,11 @@ class MemoryStore(MemoryTemplates, MemoryVolumes, MemorySecrets):
             return None
         return self._put(replace(row, expires_at=max(row.expires_at, expires_at) if only_extend else expires_at))
 
-    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> bool:
+    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)
-        if row is None or row.state is not State.RUNNING:
-            return False
-        self._put(replace(row, network=sandbox.network))
-        return True
+        if row is None or row.state not in (State.RUNNING, State.PAUSED):
+            return None
+        return self._put(replace(row, network=sandbox.network))
 
     async def prune_gone(self, before: datetime) -> int:
         old = [

@@ -203,9 +203,9 @@ def set_deadline(connection: Connection, sandbox_id: str, expires_at: datetime, 
     return change(connection, sandbox_id, frozenset({State.RUNNING}), {"expires_at": expires_at})
 
 
-def set_network(connection: Connection, sandbox_id: str, sandbox: Sandbox) -> bool:
+def set_network(connection: Connection, sandbox_id: str, sandbox: Sandbox) -> Sandbox | None:
     changes = {"network": network_text(sandbox.network)}
-    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes) is not None
+    return change(connection, sandbox_id, frozenset({State.RUNNING, State.PAUSED}), changes)
 
 
 def prune(connection: Connection, before: datetime) -> int:

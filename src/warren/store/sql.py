@@ -120,7 +120,7 @@ class SqlStore:
     async def set_deadline(self, sandbox_id: str, expires_at: datetime, only_extend: bool) -> Sandbox | None:
         return await self._database.track(sandboxes.set_deadline, sandbox_id, expires_at, only_extend)
 
-    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> bool:
+    async def set_network(self, sandbox_id: str, sandbox: Sandbox) -> Sandbox | None:
         return await self._database.track(sandboxes.set_network, sandbox_id, sandbox)
 
     async def prune_gone(self, before: datetime) -> int:
