@@ -19,8 +19,10 @@ from tests.e2e.waiting import until
 
 NOTICED_S = 60
 """Seconds; on a quiet machine it takes about fifteen."""
+ENDED_S = 10
 WAYS = ("none", "garbage", "endless", "error", "hang-up", "never")
 CASES = ("crun guest", "runsc guest", "runsc sentry")
+DOOMED = "crun that dies later"
 
 
 @dataclass
@@ -92,7 +94,7 @@ def babel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Babel]:
 def silenced(server: LocalServer, babel: Babel) -> Iterator[Callable[[str], Silenced]]:
     """All of them at once, and after those of `babel`, so that their seconds of silence pass together."""
     assert babel
-    made = {case: silence(server, case) for case in CASES}
+    made = {case: silence(server, case) for case in (*CASES, DOOMED)}
     yield made.__getitem__
     for each in made.values():
         with suppress(ProcessLookupError):
@@ -128,6 +130,18 @@ def test_a_guest_that_goes_on_is_heard_again(
     until(lambda: health_of(server, one.sandbox.sandbox_id) == "ok", NOTICED_S, "it is heard again")
     assert one.sandbox.commands.run("echo back").stdout == "back\n"
     os.kill(one.pid, signal.SIGSTOP)
+
+
+@pytest.mark.threat("E3")
+def test_a_sandbox_that_dies_after_its_guest_was_stopped_has_ended(
+    server: LocalServer, silenced: Callable[[str], Silenced]
+) -> None:
+    one = silenced(DOOMED)
+    sandbox_id = one.sandbox.sandbox_id
+    until(lambda: health_of(server, sandbox_id) == "unresponsive", NOTICED_S, "the silence is noticed")
+    os.kill(one.pid, signal.SIGKILL)
+    until(lambda: "sandbox ended: died" in messages(server, sandbox_id), ENDED_S, "its end is noticed")
+    assert one.sandbox.kill() is False
 
 
 @pytest.mark.threat("E3")

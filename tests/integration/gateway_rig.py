@@ -44,7 +44,7 @@ class FakeRoutes:
     def all(self) -> list[Route]:
         return list(self.routes.values())
 
-    def on_gone(self, callback: Callable[[str], None]) -> None:
+    def on_cut(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
 
     async def asleep(self, sandbox_id: str) -> Route | None:

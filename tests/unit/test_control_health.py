@@ -45,7 +45,7 @@ async def health(server: ApiServer, sandbox: str) -> str:
 
 async def test_a_guest_that_stops_answering_is_marked_cut_off_and_heard_again(server: ApiServer, sandbox: str) -> None:
     cut: list[str] = []
-    server.control.live.on_gone(cut.append)
+    server.control.live.on_cut(cut.append)
     asking = asyncio.ensure_future(server.control.health.run())
     assert await health(server, sandbox) == "ok"
     server.guest.silent = True

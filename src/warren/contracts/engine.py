@@ -171,7 +171,7 @@ class Engine(Protocol):
         """Wait until a sandbox has come to its memory limit, or is gone; one caller at a time.
 
         No deadline of its own. `Shortage.GUEST`: the sandbox has been lent some memory, in which the guest has to
-        end processes until `memory_excess` is 0.
+        end processes until `memory_excess` is 0. Said again after a `thaw`, which may find a loan that nobody sees to.
         """
         ...
 

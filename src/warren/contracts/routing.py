@@ -33,9 +33,9 @@ class Routes(Protocol):
         """Every live sandbox; for signed URLs, which do not name theirs (wire contract 1.6)."""
         ...
 
-    def on_gone(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the id as soon as a sandbox is killed, dies (before its address is reused) or falls
-        silent."""
+    def on_cut(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the id as soon as a sandbox is killed, dies (before its address is reused), falls asleep
+        or falls silent: nothing more comes of what is open to it."""
         ...
 
 

@@ -21,7 +21,8 @@ class LiveSandboxes:
         self._routes: dict[str, Route] = {}
         self._asleep: set[str] = set()
         self._runtimes: dict[str, str] = {}
-        self._callbacks: list[Callable[[str], None]] = []
+        self._on_gone: list[Callable[[str], None]] = []
+        self._on_cut: list[Callable[[str], None]] = []
 
     def find(self, sandbox_id: str) -> Route | None:
         return self._routes.get(sandbox_id)
@@ -30,7 +31,11 @@ class LiveSandboxes:
         return tuple(self._routes.values())
 
     def on_gone(self, callback: Callable[[str], None]) -> None:
-        self._callbacks.append(callback)
+        """Call `callback` with the id when a route is taken away. One whose guest falls silent keeps it."""
+        self._on_gone.append(callback)
+
+    def on_cut(self, callback: Callable[[str], None]) -> None:
+        self._on_cut.append(callback)
 
     def add(self, sandbox: Sandbox, address: str) -> Route:
         route = self.route_of(sandbox, address)
@@ -64,7 +69,8 @@ class LiveSandboxes:
         if self._routes.pop(sandbox_id, None) is None:
             return
         self._meters.running.labels(self._runtimes.pop(sandbox_id)).dec()
-        self._cut(sandbox_id)
+        _call(self._on_gone, sandbox_id)
+        _call(self._on_cut, sandbox_id)
 
     def mark(self, route: Route, *, answers: bool) -> bool:
         """Note whether the guest behind this route answers; False when the route is another one by now."""
@@ -72,9 +78,10 @@ class LiveSandboxes:
             return False
         self._routes[route.sandbox_id] = replace(route, answers=answers)
         if not answers:
-            self._cut(route.sandbox_id)
+            _call(self._on_cut, route.sandbox_id)
         return True
 
-    def _cut(self, sandbox_id: str) -> None:
-        for callback in self._callbacks:
-            callback(sandbox_id)
+
+def _call(callbacks: Iterable[Callable[[str], None]], sandbox_id: str) -> None:
+    for callback in callbacks:
+        callback(sandbox_id)

@@ -27,17 +27,19 @@ class Watches:
     ) -> None:
         self._engine, self._live, self._ending, self._relief, self._work = engine, live, ending, relief, work
         self._deadlines: dict[str, datetime] = {}
-        self._lives: dict[str, object] = {}
+        self._lives: dict[str, tuple[asyncio.Task[None], ...]] = {}
         self._changed = asyncio.Event()
         live.on_gone(self._forget)
 
     def watch(self, sandbox: Sandbox, address: str) -> None:
-        """From now on the sandbox takes traffic, dies visibly and meets its deadline."""
+        """From now on the sandbox takes traffic, dies visibly and meets its deadline. Takes the place of a watch."""
+        self._forget(sandbox.id)
         self._live.add(sandbox, address)
-        life = self._lives[sandbox.id] = object()
         self.set_deadline(sandbox.id, sandbox.expires_at)
-        self._work.spawn(self._await_death(sandbox.id, life), f"watch {sandbox.id}")
-        self._work.spawn(self._relief.watch(sandbox), f"memory of {sandbox.id}")
+        self._lives[sandbox.id] = (
+            self._work.spawn(self._await_death(sandbox.id), f"watch {sandbox.id}"),
+            self._work.spawn(self._relief.watch(sandbox), f"memory of {sandbox.id}"),
+        )
 
     def set_deadline(self, sandbox_id: str, when: datetime) -> None:
         self._deadlines[sandbox_id] = when
@@ -61,12 +63,13 @@ class Watches:
         self._changed.clear()
 
     def _forget(self, sandbox_id: str) -> None:
-        self._lives.pop(sandbox_id, None)
+        """Its route was taken away: it sleeps now, or somebody is ending it; the one who saw it die is at that."""
         self._deadlines.pop(sandbox_id, None)
+        for watcher in self._lives.pop(sandbox_id, ()):
+            if watcher is not asyncio.current_task():
+                watcher.cancel()
 
-    async def _await_death(self, sandbox_id: str, life: object) -> None:
+    async def _await_death(self, sandbox_id: str) -> None:
         await self._engine.death(sandbox_id)
-        if self._lives.get(sandbox_id) is not life:
-            return  # its route was taken away before: it sleeps now, or somebody is ending it
         self._live.remove(sandbox_id)
         await self._ending.end_for_sure(sandbox_id, EndReason.DIED)

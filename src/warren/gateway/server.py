@@ -33,7 +33,7 @@ _UNREADABLE = frozenset({400, 417, 431})
 
 
 class Gateway:
-    """`routes.on_gone` must call on the loop that runs the gateway. Port 0 picks a free one, found in `port` later.
+    """`routes.on_cut` must call on the loop that runs the gateway. Port 0 picks a free one, found in `port` later.
 
     name_of_home: the name of another server that has a sandbox which is not here, None when there is none.
     """
@@ -66,7 +66,7 @@ class Gateway:
         self._listeners: list[asyncio.Server] = []
         self._context: ssl.SSLContext | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        routes.on_gone(self._links.cut)
+        routes.on_cut(self._links.cut)
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()

@@ -218,7 +218,10 @@ class FakeEngine:
         self._live(sandbox_id).is_still = True
 
     async def thaw(self, sandbox_id: str) -> None:
-        self._live(sandbox_id).is_still = False
+        sandbox = self._live(sandbox_id)
+        sandbox.is_still = False
+        if sandbox.excess:
+            sandbox.shortages.put_nowait(Shortage.GUEST)
 
     async def reclaim(self, sandbox_id: str) -> int:
         return MIB if self._live(sandbox_id).is_still else 0

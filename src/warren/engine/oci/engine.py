@@ -391,6 +391,8 @@ class OciEngine:
     async def thaw(self, sandbox_id: str) -> None:
         async with self._held(sandbox_id) as box:
             await on_thread(self._wake, box)
+            if self._runtimes[box.record.runtime].guest_frees_memory:
+                box.short.set()  # it may have been frozen while memory was lent
 
     def _wake(self, box: Box) -> None:
         self._runtimes[box.record.runtime].wake(box.record, box.folder)
