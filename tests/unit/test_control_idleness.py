@@ -143,6 +143,23 @@ async def test_at_its_deadline_it_is_paused_where_the_owner_wished_so(
     await eventually(is_paused)
 
 
+async def test_what_may_not_wake_at_its_deadline_stays_frozen_as_its_owner_s(server: ApiServer, idle: Idle) -> None:
+    sandbox, project = await create(server, timeout=1, autoPause=True), server.project
+    idle(10)
+    await server.control.idleness.look()
+    await server.store.set_limits(project.id, replace(project.limits, memory_mb=1))
+
+    async def is_kept() -> bool:
+        found = await row(server, sandbox)
+        return found.pause is not None and found.pause.by.value == "deadline"
+
+    await eventually(is_kept)
+    kept = await row(server, sandbox)
+    assert kept.pause is not None
+    assert (kept.state, kept.pause.kind) == (State.PAUSED, PauseKind.FROZEN)
+    assert kept not in await server.store.overdue(kept.server_id, datetime.now(UTC))
+
+
 async def test_a_template_s_own_ladder_comes_before_the_server_s(server: ApiServer, idle: Idle) -> None:
     sandbox = await create(server)
     template, now = (await row(server, sandbox)).template_id, datetime.now(UTC)

@@ -10,6 +10,7 @@ on disk, and what is left of the sandbox is destroyed before anything is started
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -74,7 +75,7 @@ class Pausing:
         self._engine, self._guest, self._store, self._clock = engine, guest, store, clock
         self._tokens, self._live, self._watches = tokens, live, watches
         self._checkpoints, self._ending, self._work, self._meters = checkpoints, ending, work, meters
-        self._at_work: set[str] = set()
+        self._at_work = Counter[str]()
 
     async def pause(self, project: Project, sandbox: Sandbox, request: PauseRequest) -> None:
         """Pause by its owner's wish; returns when it sleeps. Goes on to its end when the caller goes away.
@@ -121,12 +122,17 @@ class Pausing:
 
     @contextmanager
     def at_work(self, sandbox_id: str) -> Generator[None]:
-        """While somebody here pauses or resumes a sandbox, `is_at_work` says so, and nobody recovers it."""
-        self._at_work.add(sandbox_id)
+        """While anybody here pauses or resumes a sandbox, `is_at_work` says so, and nobody recovers it.
+
+        One may be at it and another be told so meanwhile.
+        """
+        self._at_work[sandbox_id] += 1
         try:
             yield
         finally:
-            self._at_work.discard(sandbox_id)
+            self._at_work[sandbox_id] -= 1
+            if not self._at_work[sandbox_id]:
+                del self._at_work[sandbox_id]
 
     def is_at_work(self, sandbox_id: str) -> bool:
         return sandbox_id in self._at_work
@@ -189,7 +195,7 @@ class Pausing:
                     size = await self._stand_still(sandbox.id, pause)
                 paused = await self._store.mark_paused(sandbox.id, size)
             except (WarrenError, TimeoutError) as error:  # a cancellation is the server's end: the next one recovers
-                if not await self._run_on(claimed, "" if route is None else route.address):
+                if not await self._run_on(claimed, None if route is None else route.address):
                     await self._ending.end(sandbox.id, EndReason.DIED)
                 if isinstance(error, TimeoutError):
                     raise EngineFailed(f"cannot pause sandbox {sandbox.id} in time; it runs on") from error
@@ -215,8 +221,11 @@ class Pausing:
         kind = SnapshotKind(pause.kind.value)
         return (await self._engine.checkpoint(sandbox_id, pause.checkpoint_id, kind, hold=True)).bytes
 
-    async def _run_on(self, sandbox: Sandbox, address: str) -> bool:
-        """Take a pause back that is not written down. False when the sandbox is dead."""
+    async def _run_on(self, sandbox: Sandbox, address: str | None) -> bool:
+        """Take a pause back that is not written down. False when the sandbox is dead.
+
+        One that cannot be thawed now, or whose address nobody knows here, is taken over by the next sweep.
+        """
         awake = await self._store.mark_awake(sandbox.id, sandbox.expires_at)
         if awake is None:  # killed meanwhile; or it was written down, and only the answer got lost
             return True
@@ -224,7 +233,8 @@ class Pausing:
             await self._engine.thaw(sandbox.id)
         except SandboxNotFound:
             return False
-        self._watches.watch(awake, address)
+        if address is not None:
+            self._watches.watch(awake, address)
         if sandbox.pause is not None and sandbox.pause.checkpoint_id is not None:
             await self._checkpoints.forget(sandbox.pause.checkpoint_id)
         return True

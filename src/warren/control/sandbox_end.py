@@ -63,6 +63,10 @@ class Ending:
         """Finish an end that broke off: nobody here is at it. `reason_of` tells that of a row."""
         return await self._joined(sandbox_id, self._finish, reason)
 
+    def is_at_work(self, sandbox_id: str) -> bool:
+        """Whether an end is under way, or has to come to pass."""
+        return sandbox_id in self._under_way or sandbox_id in self._owed
+
     def owe(self, sandbox_id: str, reason: EndReason) -> None:
         """This end has to come to pass, and cannot at the moment."""
         self._owed.setdefault(sandbox_id, reason)

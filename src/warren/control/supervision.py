@@ -48,6 +48,7 @@ class Supervision:
         self._server_id, self._engine, self._store, self._clock = server_id, engine, store, clock
         self._live, self._watches, self._ending, self._work = live, watches, ending, work
         self._pausing, self._resuming, self._checkpoints = pausing, resuming, checkpoints
+        self._at_deadline: set[str] = set()
 
     async def adopt(self) -> None:
         """After a start: take over what runs, finish what was half done, destroy what nobody knows."""
@@ -55,7 +56,8 @@ class Supervision:
         for sandbox in await self._store.live_sandboxes(self._server_id):
             placement = running.pop(sandbox.id, None)
             try:
-                await self._take_over(sandbox, placement)
+                if not await self._take_over(sandbox, placement):
+                    await self._ending.end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
             except WarrenError as error:
                 log.error("sandbox not taken over yet", sandbox=sandbox.id, error=error.message)
         for sandbox_id in running:
@@ -66,19 +68,25 @@ class Supervision:
                 log.error("sandbox that no record names not destroyed yet", sandbox=sandbox_id, error=error.message)
         await self._checkpoints.sweep()
 
-    async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> None:
-        if sandbox.state is State.RUNNING and placement is not None:
-            await self._engine.thaw(sandbox.id)  # the last server may have ended while it took a snapshot
-            self._watches.watch(sandbox, placement.address)
+    async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> bool:
+        """False when nothing is left of it."""
+        if sandbox.state is State.KILLING:
+            return await self._ending.resume(sandbox.id, reason_of(sandbox))
+        if sandbox.state.is_asleep:
+            return await self._pausing.recover(sandbox, placement)
+        if sandbox.state is not State.RUNNING or placement is None:
+            return False
+        await self._engine.thaw(sandbox.id)  # a server may have ended while it took a snapshot, a pause have failed
+        # The last server may have ended between the engine's rules and the record of them.
+        await self._engine.set_egress(sandbox.id, sandbox.network.egress())
+        now = await self._store.sandbox(sandbox.project_id, sandbox.id)
+        if now is not None and self._is_unrouted(now) and not self._is_at_work(sandbox.id):
+            self._watches.watch(now, placement.address)
             log.info("sandbox adopted", sandbox=sandbox.id)
-            # The last server may have ended between the engine's rules and the record of them.
-            await self._engine.set_egress(sandbox.id, sandbox.network.egress())
-        elif sandbox.state is State.KILLING:
-            await self._ending.resume(sandbox.id, reason_of(sandbox))
-        elif sandbox.state.is_asleep and await self._pausing.recover(sandbox, placement):
-            log.info("paused sandbox found", sandbox=sandbox.id)
-        else:
-            await self._ending.end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
+        return True
+
+    def _is_at_work(self, sandbox_id: str) -> bool:
+        return self._pausing.is_at_work(sandbox_id) or self._ending.is_at_work(sandbox_id)
 
     def _reason_found_gone(self, sandbox: Sandbox) -> EndReason:
         if sandbox.state is State.CREATING:
@@ -122,18 +130,34 @@ class Supervision:
             if sandbox.desired is Desired.GONE:
                 self._work.spawn(self._ending.end(sandbox.id, EndReason.KILLED), f"end {sandbox.id}")
             elif sandbox.lifecycle.auto_pause:
+                if sandbox.id in self._at_deadline:
+                    continue  # its guest takes its time
+                self._at_deadline.add(sandbox.id)
                 self._work.spawn(self._pause_at_deadline(sandbox), f"pause {sandbox.id}")
             else:
                 self._work.spawn(self._ending.end(sandbox.id, EndReason.EXPIRED), f"end {sandbox.id}")
         self._watches.take_due(now)
 
     async def _pause_at_deadline(self, sandbox: Sandbox) -> None:
-        """One that idleness put on disk has what its owner wished; one that it froze goes there now."""
-        if sandbox.is_idle and not is_frozen(sandbox):
-            await self._store.keep_asleep(sandbox.id, PauseCause.DEADLINE)
-            return
-        awake = await self._resuming.wake_idle(sandbox) if sandbox.is_idle else sandbox
-        await self._pausing.at_deadline(awake)
+        try:
+            if sandbox.is_idle:
+                await self._keep_asleep(sandbox)
+            else:
+                await self._pausing.at_deadline(sandbox)
+        finally:
+            self._at_deadline.discard(sandbox.id)
+
+    async def _keep_asleep(self, idle: Sandbox) -> None:
+        """One that idleness put on disk has what its owner wished. One that it froze goes there now, if it may wake."""
+        if is_frozen(idle):
+            try:
+                awake = await self._resuming.wake_idle(idle)
+            except WarrenError as error:
+                log.warning("frozen sandbox cannot go to disk at its deadline", sandbox=idle.id, error=error.message)
+            else:
+                await self._pausing.at_deadline(awake)
+                return
+        await self._store.keep_asleep(idle.id, PauseCause.DEADLINE)
 
     async def _heed_wishes(self) -> None:
         while True:
@@ -165,23 +189,33 @@ class Supervision:
         await self._store.prune_gone(self._clock.now() - timedelta(seconds=limits.GONE_KEPT_S))
 
     async def _mend(self, known: Sequence[Sandbox]) -> None:
-        """Pauses that broke off, frozen sandboxes that died, paused ones that are too old."""
+        """What runs here unknown to the routes, pauses that broke off, frozen ones that died, paused ones too old."""
         now = self._clock.now()
         days = {project.id: project.limits.paused_days for project in await self._store.projects()}
         placements = {placement.id: placement for placement in await self._engine.list()}
         for sandbox in known:
             placement = placements.get(sandbox.id)
-            if sandbox.state in (State.PAUSING, State.RESUMING) or (is_frozen(sandbox) and placement is None):
-                await self._recover(sandbox, placement)
+            if self._is_astray(sandbox, placement):
+                try:
+                    await self._recover(sandbox, placement)
+                except WarrenError as error:
+                    log.error("sandbox not mended yet", sandbox=sandbox.id, error=error.message)
             elif _is_too_old(sandbox, days, now):
                 log.warning("ending a sandbox that was paused for too long", sandbox=sandbox.id)
                 self._work.spawn(self._ending.end(sandbox.id, EndReason.PAUSED_TOO_LONG), f"age out {sandbox.id}")
 
+    def _is_astray(self, sandbox: Sandbox, placement: Placement | None) -> bool:
+        broken_off = sandbox.state in (State.PAUSING, State.RESUMING)
+        return broken_off or self._is_unrouted(sandbox) or (is_frozen(sandbox) and placement is None)
+
+    def _is_unrouted(self, sandbox: Sandbox) -> bool:
+        return sandbox.state is State.RUNNING and self._live.find(sandbox.id) is None
+
     async def _recover(self, sandbox: Sandbox, placement: Placement | None) -> None:
         now = await self._store.sandbox(sandbox.project_id, sandbox.id)
-        if now != sandbox or self._pausing.is_at_work(sandbox.id):
+        if now != sandbox or not self._is_astray(sandbox, placement) or self._is_at_work(sandbox.id):
             return  # somebody is at it, or was meanwhile
-        if not await self._pausing.recover(sandbox, placement):
+        if not await self._take_over(sandbox, placement):
             await self._ending.end_for_sure(sandbox.id, EndReason.DIED)
 
 

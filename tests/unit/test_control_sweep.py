@@ -1,0 +1,184 @@
+"""What the sweep mends while the server runs: what broke off, what no route leads to; and what it leaves to others."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_control_restart import Machine
+from tests.unit.test_control_sleep_restart import pausing
+from tests.unit.waiting import eventually
+from warren.contracts.engine import Checkpoint
+from warren.control.pausing import PauseRequest
+from warren.guest.fake import FakeGuest
+from warren.model import limits
+from warren.model.errors import EngineFailed, NoSpace, SandboxPaused
+from warren.model.pause import Lifecycle
+from warren.model.sandbox import EndReason, Sandbox, State
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def _is_gone(machine: Machine, sandbox: Sandbox) -> bool:
+    return (await machine.row(sandbox)).state is State.GONE
+
+
+async def test_who_comes_to_a_pause_under_way_and_is_refused_leaves_it_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    checkpoint = machine.engine.checkpoint
+
+    async def slow(*args: Any, **options: Any) -> Checkpoint:
+        begun.set()
+        await go_on.wait()
+        return await checkpoint(*args, **options)
+
+    monkeypatch.setattr(machine.engine, "checkpoint", slow)
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        pausing = asyncio.create_task(control.pausing.pause(project, sandbox, PauseRequest()))
+        await begun.wait()
+        with pytest.raises(SandboxPaused):
+            await control.pausing.pause(project, sandbox, PauseRequest())
+        await control.supervision.sweep()
+        assert (await machine.row(sandbox)).state is State.PAUSING
+        go_on.set()
+        await pausing
+        assert (await machine.row(sandbox)).state is State.PAUSED
+        assert not control.pausing.is_at_work(sandbox.id)
+
+
+async def _no(*_: object, **__: object) -> None:
+    raise EngineFailed("cannot do it: not today")
+
+
+async def test_one_that_cannot_be_mended_keeps_no_other_from_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        broken, other = await pausing(machine, control), await pausing(machine, control)
+        for sandbox in (broken, other):
+            control.live.remove(sandbox.id)
+        thaw = machine.engine.thaw
+
+        async def stuck(sandbox_id: str) -> None:
+            await (_no() if sandbox_id == broken.id else thaw(sandbox_id))
+
+        monkeypatch.setattr(machine.engine, "thaw", stuck)
+        await control.supervision.sweep()
+        assert control.live.find(other.id) is not None
+        assert control.live.find(broken.id) is None
+        monkeypatch.undo()
+        await control.supervision.sweep()
+        assert control.live.find(broken.id) is not None
+
+
+async def test_what_stood_still_after_a_failed_pause_and_was_not_to_be_woken_is_woken_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        before = control.live.find(sandbox.id)
+        project = await control.context.keys.default_project()
+        await machine.engine.freeze(sandbox.id)
+        with monkeypatch.context() as broken:
+            broken.setattr(machine.engine, "checkpoint", _no)
+            broken.setattr(machine.engine, "thaw", _no)
+            with pytest.raises(EngineFailed):
+                await control.pausing.pause(project, sandbox, PauseRequest())
+            await control.supervision.sweep()
+        row = await machine.row(sandbox)
+        assert (row.state, control.live.find(sandbox.id)) == (State.RUNNING, None)
+        await control.supervision.sweep()
+        assert control.live.find(sandbox.id) == before
+        assert not machine.engine.is_still(sandbox.id)
+        machine.engine.kill_guest(sandbox.id)
+        await eventually(lambda: _is_gone(machine, sandbox))
+
+
+async def test_what_runs_and_could_not_be_taken_over_at_the_start_is_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+    with monkeypatch.context() as broken:
+        broken.setattr(machine.engine, "thaw", _no)
+        async with machine.server() as control:
+            assert control.live.find(sandbox.id) is None
+            broken.undo()
+            await control.supervision.sweep()
+            assert control.live.find(sandbox.id) is not None
+
+
+async def test_what_is_being_ended_is_not_taken_over_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    destroy = machine.engine.destroy
+
+    async def slow(sandbox_id: str) -> None:
+        begun.set()
+        await go_on.wait()
+        await destroy(sandbox_id)
+
+    async def full(*_: object) -> None:
+        raise NoSpace
+
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        monkeypatch.setattr(machine.engine, "destroy", slow)
+        monkeypatch.setattr(machine.store, "mark_killing", full)
+        ending = asyncio.create_task(control.context.sandboxes.kill(project, sandbox.id))
+        await begun.wait()
+        await control.supervision.sweep()
+        assert control.live.find(sandbox.id) is None
+        go_on.set()
+        await ending
+        assert (await machine.row(sandbox)).end_reason is EndReason.KILLED
+
+
+async def test_a_slow_guest_is_asked_once_before_the_pause_at_its_deadline(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, asked, go_on = 0, 0, asyncio.Event()
+    monkeypatch.setattr(limits, "WISH_PERIOD_S", 0.001)
+    overdue = machine.store.overdue
+
+    async def counted(server_id: str, now: datetime) -> Sequence[Sandbox]:
+        nonlocal looks
+        looks += 1
+        return await overdue(server_id, now)
+
+    async def slow(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+
+    async def looked_often() -> bool:
+        return looks > 10
+
+    async def is_paused() -> bool:
+        return (await machine.row(sandbox)).state is State.PAUSED
+
+    monkeypatch.setattr(FakeGuest, "retain_envs", slow)
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        row = await machine.row(sandbox)
+        machine.store._put(  # pyright: ignore[reportPrivateUsage]
+            replace(row, expires_at=row.started_at, lifecycle=Lifecycle(auto_pause=True))
+        )
+        monkeypatch.setattr(machine.store, "overdue", counted)
+        await eventually(looked_often)
+        assert asked == 1
+        go_on.set()
+        await eventually(is_paused)
