@@ -13,7 +13,6 @@ from aiohttp import web
 from warren.audit.memory import MemoryAudit
 from warren.contracts.routing import Route
 from warren.control.activity import Activity
-from warren.control.clock import SystemClock
 from warren.gateway.certificates import TlsFiles
 from warren.gateway.links import abort
 from warren.gateway.server import Gateway
@@ -151,7 +150,7 @@ async def running_gateway(api_port: int = 1, tls: TlsFiles | None = None) -> Asy
     gateway = Gateway(
         routes,
         routes,
-        Activity(SystemClock()),
+        Activity(),
         host="127.0.0.1",
         port=0,
         tls=tls,

@@ -1,19 +1,22 @@
 """The idle ladder over the in-memory engine, guest and store."""
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.api_server import ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.control.activity import Activity
+from warren.control.clock import SystemClock
 from warren.model import limits
 from warren.model.errors import Forbidden
 from warren.model.idle import Ladder
-from warren.model.pause import PauseKind
+from warren.model.pause import PauseCause, PauseKind
 from warren.model.sandbox import Sandbox, State
 
 pytestmark = pytest.mark.anyio
@@ -176,32 +179,188 @@ async def test_who_is_used_stays_awake(server: ApiServer) -> None:
     assert (await row(server, sandbox)).state is State.RUNNING
 
 
-class Stopped:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-    async def sleep_until(self, when: datetime) -> None:
-        self.time = when
-
-
 async def test_requests_and_work_make_a_sandbox_busy() -> None:
-    clock = Stopped()
-    activity = Activity(clock)
+    now = [100.0]
+    activity = Activity(lambda: now[0])
     assert activity.idle_for("i") == timedelta()
     activity.enter("i")
     activity.enter("i")
-    clock.time += timedelta(seconds=100)
+    now[0] += 100
     activity.leave("i")
     assert activity.idle_for("i") == timedelta()
     activity.leave("i")
-    clock.time += timedelta(seconds=5)
+    now[0] += 5
     assert activity.idle_for("i") == timedelta(seconds=5)
     activity.worked("i", limits.IDLE_CPU_PCT / 2)
     assert activity.idle_for("i") == timedelta(seconds=5)
     activity.worked("i", limits.IDLE_CPU_PCT)
     assert activity.idle_for("i") == timedelta()
+
+
+# --- what happens between the look and the step ------------------------------------------------------------
+
+
+def before(monkeypatch: pytest.MonkeyPatch, owner: object, method: str, act: Callable[[], object]) -> list[int]:
+    """`act` gets in before each call of `method`; how many there were is counted."""
+    real, calls = getattr(owner, method), list[int]()
+
+    async def late(*given: Any, **named: Any) -> Any:
+        calls.append(len(calls))
+        act()
+        return await real(*given, **named)
+
+    monkeypatch.setattr(owner, method, late)
+    return calls
+
+
+@pytest.fixture
+def aged(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Idle:
+    """Lets the real account of activity grow older by so many seconds."""
+    passed = [0.0]
+    monkeypatch.setattr(server.control.activity, "_seconds", lambda: time.monotonic() + passed[0])
+
+    def grow(seconds: float) -> None:
+        passed[0] += seconds
+
+    return grow
+
+
+async def known(server: ApiServer) -> str:
+    """A sandbox whose idleness counts from now on."""
+    sandbox = await create(server, timeout=1000)
+    await server.control.idleness.look()
+    return sandbox
+
+
+async def test_a_request_that_comes_while_its_pause_begins_is_not_cut(
+    server: ApiServer, aged: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, cut = await known(server), list[str]()
+    server.control.live.on_gone(cut.append)
+    aged(10)
+    calls = before(monkeypatch, server.store, "claim_pause", lambda: server.control.activity.enter(sandbox))
+    await server.control.idleness.look()
+    found = await row(server, sandbox)
+    assert (len(calls), found.state, found.pause) == (1, State.RUNNING, None)
+    assert not cut
+    assert server.control.live.find(sandbox) is not None
+
+
+async def test_who_is_used_while_others_are_written_to_disk_is_left_alone(
+    server: ApiServer, aged: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_STEPS_AT_ONCE", 1)
+    two = [await known(server) for _ in range(2)]
+    aged(30)
+
+    def use_both() -> None:
+        for sandbox in two:
+            server.control.activity.enter(sandbox)
+            server.control.activity.leave(sandbox)
+
+    before(monkeypatch, server.engine, "destroy", use_both)
+    calls = before(monkeypatch, server.guest, "retain_envs", lambda: None)
+    await server.control.idleness.look()
+    assert sorted([(await row(server, sandbox)).state for sandbox in two]) == [State.PAUSED, State.RUNNING]
+    assert len(calls) == 1
+
+
+async def test_what_was_paused_otherwise_while_others_went_is_left_alone(
+    server: ApiServer, aged: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await known(server)
+    aged(10)
+    await server.control.idleness.look()
+    aged(20)
+    real = server.store.sandbox
+
+    async def behind_the_gate(project_id: str, sandbox_id: str) -> Sandbox | None:
+        await server.store.keep_asleep(sandbox_id, PauseCause.DEADLINE)
+        return await real(project_id, sandbox_id)
+
+    monkeypatch.setattr(server.store, "sandbox", behind_the_gate)
+    calls = before(monkeypatch, server.engine, "thaw", lambda: None)
+    await server.control.idleness.look()
+    assert not calls
+
+
+@pytest.mark.parametrize("verb", ["connect", "timeout", "refreshes", "fork", "snapshots"])
+async def test_what_its_owner_asks_counts_as_use(server: ApiServer, aged: Idle, verb: str) -> None:
+    sandbox = await known(server)
+    aged(30)
+    await server.control.idleness.look()
+    assert (await row(server, sandbox)).state is State.PAUSED
+    aged(30)
+    body = {"timeout": 500} if verb in ("connect", "timeout") else {}
+    assert (await server.client.post(f"/sandboxes/{sandbox}/{verb}", json=body)).is_success
+    await server.control.idleness.look()
+    assert (await row(server, sandbox)).state is State.RUNNING
+
+
+async def test_what_traffic_woke_is_in_use_before_its_request_gets_there(server: ApiServer, aged: Idle) -> None:
+    sandbox = await known(server)
+    aged(30)
+    await server.control.idleness.look()
+    await server.control.waking.wake(sandbox)
+    await server.control.idleness.look()
+    assert (await row(server, sandbox)).state is State.RUNNING
+
+
+# --- a step to disk that is refused ------------------------------------------------------------------------
+
+
+async def frozen(server: ApiServer, idle: Idle) -> str:
+    sandbox = await create(server)
+    idle(10)
+    await server.control.idleness.look()
+    return sandbox
+
+
+async def test_what_may_not_go_to_disk_is_not_woken_for_it(
+    server: ApiServer, idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await frozen(server, idle)
+    await server.store.set_limits(server.project.id, replace(server.project.limits, snapshot_mb=0))
+    calls = before(monkeypatch, server.engine, "thaw", lambda: None)
+    idle(30)
+    await server.control.idleness.look()
+    assert not calls
+    assert server.engine.is_still(sandbox)
+
+
+async def test_what_cannot_go_to_disk_is_frozen_again_and_not_tried_at_every_look(
+    server: ApiServer, idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await frozen(server, idle)
+    server.engine.machine.is_full = True
+    calls = before(monkeypatch, server.engine, "checkpoint", lambda: None)
+    idle(30)
+    for _ in range(4):
+        await server.control.idleness.look()
+    assert len(calls) == 1
+    assert server.engine.is_still(sandbox)
+    server.engine.machine.is_full = False
+    monkeypatch.setattr(server.control.idleness, "_refused", {sandbox: 0.0})
+    await server.control.idleness.look()
+    found = await row(server, sandbox)
+    assert found.pause is not None
+    assert found.pause.kind is PauseKind.MEMORY
+
+
+# --- the account of activity -------------------------------------------------------------------------------
+
+
+async def test_where_no_ladder_asks_nothing_is_remembered(tmp_path: Path) -> None:
+    async with api_server(tmp_path) as server:
+        activity = server.control.activity
+        for number in range(3):
+            activity.worked(f"i{number}", 100)
+        await server.control.idleness.look()
+        assert not activity._last  # pyright: ignore[reportPrivateUsage]  # nothing else shows what it holds
+
+
+async def test_a_wall_clock_that_jumps_puts_nobody_to_sleep(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = await known(server)
+    monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + timedelta(seconds=500))
+    await server.control.idleness.look()
+    assert (await row(server, sandbox)).state is State.RUNNING

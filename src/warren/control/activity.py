@@ -1,19 +1,30 @@
-"""When each sandbox was last used: by traffic through the gateway, or by work of its own."""
+"""When each sandbox was last used: by traffic through the gateway, by its owner's calls, or by work of its own."""
 
-from collections.abc import Set
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable, Generator, Set
+from contextlib import contextmanager
+from datetime import timedelta
 
-from warren.contracts.clock import Clock
 from warren.model import limits
 
 
 class Activity:
     """A sandbox with a request open is in use, and so is one that computes. Implements `contracts.routing.Traffic`."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        """`seconds` never jumps: a wall clock that is set forward would put everybody to sleep."""
+        self._seconds = seconds
         self._open: dict[str, int] = {}
-        self._last: dict[str, datetime] = {}
+        self._last: dict[str, float] = {}
+
+    @contextmanager
+    def using(self, sandbox_id: str) -> Generator[None]:
+        """While somebody asks something of it."""
+        self.enter(sandbox_id)
+        try:
+            yield
+        finally:
+            self.leave(sandbox_id)
 
     def enter(self, sandbox_id: str) -> None:
         self._open[sandbox_id] = self._open.get(sandbox_id, 0) + 1
@@ -22,19 +33,19 @@ class Activity:
         left = self._open.pop(sandbox_id, 1) - 1
         if left > 0:
             self._open[sandbox_id] = left
-        self._last[sandbox_id] = self._clock.now()
+        self._last[sandbox_id] = self._seconds()
 
     def worked(self, sandbox_id: str, cpu_pct: float) -> None:
         """A sample of its processors' use, in per cent of one."""
         if cpu_pct >= limits.IDLE_CPU_PCT:
-            self._last[sandbox_id] = self._clock.now()
+            self._last[sandbox_id] = self._seconds()
 
     def idle_for(self, sandbox_id: str) -> timedelta:
         """How long nobody has used it; zero for one that is in use, or that was not known before."""
-        now = self._clock.now()
         if sandbox_id in self._open:
             return timedelta()
-        return now - self._last.setdefault(sandbox_id, now)
+        now = self._seconds()
+        return timedelta(seconds=now - self._last.setdefault(sandbox_id, now))
 
     def forget_others(self, known: Set[str]) -> None:
         """Drop what is remembered of sandboxes that are not there any more."""

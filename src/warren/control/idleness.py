@@ -1,7 +1,8 @@
 """Down the idle ladder, and no way up: whatever is asked of a sandbox wakes it from any step."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -13,7 +14,7 @@ from warren.control.activity import Activity
 from warren.control.pausing import Pausing
 from warren.control.resuming import Resuming
 from warren.model import limits
-from warren.model.errors import WarrenError
+from warren.model.errors import Conflict, WarrenError
 from warren.model.idle import Ladder, Step, default_ladder
 from warren.model.pause import PauseKind
 from warren.model.sandbox import Sandbox, State
@@ -40,6 +41,7 @@ class Idleness:
         self._activity, self._pausing, self._resuming = activity, pausing, resuming
         self._ladders = ladders
         self._reclaimed: set[str] = set()
+        self._refused: dict[str, float] = {}
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -54,6 +56,7 @@ class Idleness:
         """Take each sandbox one step deeper that has earned it."""
         own = await self._store.ladders()
         if not own and not self._ladders:
+            self._activity.forget_others(frozenset())  # nobody asks for it
             return
         known = await self._store.live_sandboxes(self._server_id)
         gate = asyncio.Semaphore(limits.IDLE_STEPS_AT_ONCE)
@@ -61,23 +64,38 @@ class Idleness:
         ids = {sandbox.id for sandbox in known}
         self._activity.forget_others(ids)
         self._reclaimed &= {sandbox.id for sandbox in known if sandbox.is_idle}
+        for gone in self._refused.keys() - ids:
+            del self._refused[gone]
 
     def _ladder(self, own: Mapping[str, Ladder], sandbox: Sandbox) -> Ladder:
         names = (sandbox.alias or "", sandbox.template_id)
-        return own.get(sandbox.template_id) or default_ladder(self._ladders, names)
+        ladder = own.get(sandbox.template_id) or default_ladder(self._ladders, names)
+        is_refused = asyncio.get_running_loop().time() < self._refused.get(sandbox.id, 0)
+        return replace(ladder, disk_s=None) if is_refused else ladder
 
     async def _consider(self, sandbox: Sandbox, ladder: Ladder, gate: asyncio.Semaphore) -> None:
         if sandbox.state is not State.RUNNING and not sandbox.is_idle:
             return
-        idle = self._activity.idle_for(sandbox.id)
-        earned, now = ladder.step_after(idle), self._step(sandbox)
-        if earned <= now:
+        now = self._step(sandbox)
+        deepest = Step.ON_DISK if self._engine.keeps_memory(sandbox.runtime) else Step.RECLAIMED
+
+        def earned() -> Step:
+            return min(ladder.step_after(self._activity.idle_for(sandbox.id)), deepest)
+
+        if earned() <= now:
             return
-        async with gate:
+        async with gate:  # behind checkpoints, which take their time
+            step = earned()
+            if step <= now or await self._store.sandbox(sandbox.project_id, sandbox.id) != sandbox:
+                return
             try:
-                await self._descend(sandbox, now, earned)
+                await self._descend(sandbox, now, step, lambda: earned() >= step)
+            except Conflict as error:
+                log.debug("idle sandbox is not idle any more", sandbox=sandbox.id, error=error.message)
             except WarrenError as error:
                 log.info("idle sandbox stays where it is", sandbox=sandbox.id, step=now.name, error=error.message)
+                if step is Step.ON_DISK:
+                    self._refused[sandbox.id] = asyncio.get_running_loop().time() + limits.IDLE_DISK_AGAIN_S
 
     def _step(self, sandbox: Sandbox) -> Step:
         if sandbox.pause is None:
@@ -86,18 +104,19 @@ class Idleness:
             return Step.ON_DISK
         return Step.RECLAIMED if sandbox.id in self._reclaimed else Step.FROZEN
 
-    async def _descend(self, sandbox: Sandbox, now: Step, earned: Step) -> None:
-        if earned is Step.ON_DISK and self._engine.keeps_memory(sandbox.runtime):
-            await self._to_disk(sandbox)
+    async def _descend(self, sandbox: Sandbox, now: Step, earned: Step, still: Callable[[], bool]) -> None:
+        if earned is Step.ON_DISK:
+            await self._to_disk(sandbox, still)
             return
         if now is Step.RUNNING:
-            await self._pausing.idle(sandbox, PauseKind.FROZEN)
+            await self._pausing.idle(sandbox, PauseKind.FROZEN, still)
         if earned > Step.FROZEN and sandbox.id not in self._reclaimed:
             given = await self._engine.reclaim(sandbox.id)
             self._reclaimed.add(sandbox.id)
             log.info("memory of an idle sandbox reclaimed", sandbox=sandbox.id, bytes=given)
 
-    async def _to_disk(self, sandbox: Sandbox) -> None:
+    async def _to_disk(self, sandbox: Sandbox, still: Callable[[], bool]) -> None:
         """A frozen one runs for the moment that it takes: a checkpoint is made of what runs."""
+        await self._pausing.check_room(sandbox)
         awake = await self._resuming.wake_idle(sandbox) if sandbox.is_idle else sandbox
-        await self._pausing.idle(awake, PauseKind.MEMORY)
+        await self._pausing.idle(awake, PauseKind.MEMORY, still)

@@ -11,7 +11,7 @@ on disk, and what is left of the sandbox is destroyed before anything is started
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -101,9 +101,8 @@ class Pausing:
         silent = not await self._guest_answers(sandbox)
         pause = Pause(None, kind, PauseCause.DEADLINE, self._clock.now(), guest_silent=silent)
         try:
-            project = await self._store.project(sandbox.project_id)
-            if project is not None and kind is not PauseKind.FROZEN:
-                await self._checkpoints.check_room(project)
+            if kind is not PauseKind.FROZEN:
+                await self.check_room(sandbox)
             await self._fall_asleep(sandbox, pause)
         except (SandboxPaused, SandboxChanging, SandboxNotFound):
             return
@@ -111,14 +110,22 @@ class Pausing:
             await self._note(sandbox, Level.WARN, f"cannot pause to disk at the deadline, freezing: {error.message}")
             await self._freeze_or_end(sandbox, replace(pause, kind=PauseKind.FROZEN))
 
-    async def idle(self, sandbox: Sandbox, kind: PauseKind) -> None:
-        """Pause because nobody uses it. Raises what `pause` raises; a silent guest stays where it is."""
+    async def idle(self, sandbox: Sandbox, kind: PauseKind, still: Callable[[], bool]) -> None:
+        """Pause because nobody uses it, if that is `still` so; SandboxChanging if not.
+
+        Raises what `pause` raises; a silent guest stays where it is.
+        """
         if not await self._guest_answers(sandbox):
             raise GuestSilent
+        if kind is not PauseKind.FROZEN:
+            await self.check_room(sandbox)
+        await self._fall_asleep(sandbox, Pause(None, kind, PauseCause.IDLE, self._clock.now()), still)
+
+    async def check_room(self, sandbox: Sandbox) -> None:
+        """Raises LimitReached when its project may keep no more on disk."""
         project = await self._store.project(sandbox.project_id)
-        if project is not None and kind is not PauseKind.FROZEN:
+        if project is not None:
             await self._checkpoints.check_room(project)
-        await self._fall_asleep(sandbox, Pause(None, kind, PauseCause.IDLE, self._clock.now()))
 
     @contextmanager
     def at_work(self, sandbox_id: str) -> Generator[None]:
@@ -179,7 +186,7 @@ class Pausing:
             return False
         return True
 
-    async def _fall_asleep(self, sandbox: Sandbox, pause: Pause) -> None:
+    async def _fall_asleep(self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool] = lambda: True) -> None:
         metered = self._meters.sleeping("pause", sandbox.runtime)
         with metered, self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
             if pause.kind is not PauseKind.FROZEN:
@@ -187,6 +194,9 @@ class Pausing:
             claimed = await self._store.claim_pause(sandbox.id, pause)
             if claimed is None:
                 raise await self._why_not(sandbox)
+            if not still():  # its route stands: what came meanwhile notices nothing
+                await self._store.mark_awake(sandbox.id, claimed.expires_at)
+                raise SandboxChanging(f"cannot pause sandbox {sandbox.id}: it is in use again")
             route = self._live.find(sandbox.id)
             self._live.remove(sandbox.id)
             self._live.doze(sandbox.id)

@@ -10,6 +10,7 @@ from functools import partial
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
 from warren.contracts.store import IdempotencyKey, SandboxQuery, Store
+from warren.control.activity import Activity
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking, ForkRequest
 from warren.control.live import LiveSandboxes
@@ -37,6 +38,9 @@ from warren.model.project import Project
 from warren.model.room import Room
 from warren.model.sandbox import SANDBOX_ID, EndReason, Sandbox, State
 from warren.model.snapshot import Snapshot
+
+Awake = Callable[[], Awaitable[Sandbox]]
+Change = Callable[[Sandbox], Awaitable[Sandbox | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,13 @@ class Sandboxes:
         forking: Forking,
         snapshots: Snapshots,
         watches: Watches,
+        activity: Activity,
     ) -> None:
         self._engine, self._store, self._clock, self._tokens = engine, store, clock, tokens
         self._elsewhere = elsewhere
         self._live, self._starting, self._ending, self._watches = live, starting, ending, watches
         self._pausing, self._resuming, self._forking, self._snapshots = pausing, resuming, forking, snapshots
+        self._activity = activity
 
     async def room(self) -> Room:
         """What this machine has and what is promised of it, over all projects."""
@@ -145,7 +151,7 @@ class Sandboxes:
             slept = True
             return await self._resuming.resume(project, sandbox, timeout_s, memory=memory)
 
-        return self.admission(await self._extended(project, awake, timeout_s)), slept
+        return self.admission(await self._extended(project, sandbox_id, awake, timeout_s)), slept
 
     async def resume(self, project: Project, sandbox_id: str, timeout_s: int, *, memory: bool = True) -> Admission:
         """Older clients' way to wake a sandbox. Raises Conflict when it does not sleep."""
@@ -161,16 +167,19 @@ class Sandboxes:
     async def fork(self, project: Project, sandbox_id: str, request: ForkRequest) -> Sequence[Admission | WarrenError]:
         """Raises ServerAway, and what `Forking.fork` raises."""
         self._check_timeout(project, request.timeout_s, least=1)
-        copies = await self._forking.fork(project, await self._here(project, sandbox_id), request)
+        with self._activity.using(_bare(sandbox_id)):
+            copies = await self._forking.fork(project, await self._here(project, sandbox_id), request)
         return [copy if isinstance(copy, WarrenError) else self.admission(copy) for copy in copies]
 
     async def snapshot(self, project: Project, sandbox_id: str, name: str | None, *, memory: bool | None) -> Snapshot:
         """Raises ServerAway, and what `Snapshots.take` raises."""
-        return await self._snapshots.take(project, await self._here(project, sandbox_id), name, memory=memory)
+        with self._activity.using(_bare(sandbox_id)):
+            return await self._snapshots.take(project, await self._here(project, sandbox_id), name, memory=memory)
 
     async def refresh(self, project: Project, sandbox_id: str, duration_s: int) -> None:
         """Extend the deadline by older clients' keep-alive; never shortens."""
-        await self._extended(project, partial(self._awake, project, sandbox_id), min(duration_s, limits.REFRESH_MAX_S))
+        awake = partial(self._awake, project, sandbox_id)
+        await self._extended(project, sandbox_id, awake, min(duration_s, limits.REFRESH_MAX_S))
 
     async def set_timeout(self, project: Project, sandbox_id: str, timeout_s: int) -> None:
         """Put the deadline `timeout_s` seconds from now, nearer or farther; 0 ends the sandbox now.
@@ -183,7 +192,7 @@ class Sandboxes:
             when = self._clock.now() + timedelta(seconds=timeout_s)
             return await self._store.set_deadline(sandbox.id, when, only_extend=False)
 
-        self._heed_deadline(await _changed(partial(self._awake, project, sandbox_id), move))
+        self._heed_deadline(await self._changed(sandbox_id, partial(self._awake, project, sandbox_id), move))
 
     async def set_network(self, project: Project, sandbox_id: str, policy: NetworkPolicy) -> None:
         """Replace the egress part of the policy; what guards inbound traffic stays as created.
@@ -207,7 +216,7 @@ class Sandboxes:
             return await self._store.set_network(sandbox.id, dataclasses.replace(sandbox, network=kept))
 
         # The record first: it says at once whether the sandbox runs, for which the engine would wait behind a pause.
-        changed = await _changed(settled, change)
+        changed = await self._changed(sandbox_id, settled, change)
         if changed.state is State.PAUSED:
             return
         try:
@@ -226,13 +235,25 @@ class Sandboxes:
             health=Health.OK if route is None or route.answers else Health.UNRESPONSIVE,
         )
 
-    async def _extended(self, project: Project, awake: Callable[[], Awaitable[Sandbox]], timeout_s: int) -> Sandbox:
+    async def _extended(self, project: Project, sandbox_id: str, awake: Awake, timeout_s: int) -> Sandbox:
         async def extend(sandbox: Sandbox) -> Sandbox | None:
             self._check_timeout(project, timeout_s, least=1)
             wanted = sandbox.extended_to(self._clock.now(), timeout_s)
             return await self._store.set_deadline(sandbox.id, wanted, only_extend=True)
 
-        return self._heed_deadline(await _changed(awake, extend))
+        return self._heed_deadline(await self._changed(sandbox_id, awake, extend))
+
+    async def _changed(self, sandbox_id: str, awake: Awake, change: Change) -> Sandbox:
+        """`change` what `awake` finds fit for it; None says that it is not any more, and it is looked for again.
+
+        Raises SandboxChanging for one that falls asleep again and again.
+        """
+        with self._activity.using(_bare(sandbox_id)):
+            for _ in range(limits.CHANGE_TRIES):
+                changed = await change(await awake())
+                if changed is not None:
+                    return changed
+        raise SandboxChanging(f"cannot change sandbox {sandbox_id}: it falls asleep time and again; try again later")
 
     def _heed_deadline(self, moved: Sandbox) -> Sandbox:
         if not self._elsewhere.has(moved):
@@ -248,10 +269,9 @@ class Sandboxes:
 
     async def _own(self, project: Project, sandbox_id: str) -> Sandbox:
         """The project's sandbox, unless it is gone. A legacy `-clientID` suffix is cut off (wire contract 6.3.2)."""
-        bare, _, suffix = sandbox_id.partition("-")
         found = None
-        if SANDBOX_ID.fullmatch(bare) and "-" not in suffix:
-            found = await self._store.sandbox(project.id, bare)
+        if SANDBOX_ID.fullmatch(_bare(sandbox_id)) and sandbox_id.count("-") <= 1:
+            found = await self._store.sandbox(project.id, _bare(sandbox_id))
         if found is None or found.state is State.GONE:
             raise SandboxNotFound.of(sandbox_id)
         return found
@@ -280,15 +300,5 @@ class Sandboxes:
         return sandbox
 
 
-async def _changed(
-    awake: Callable[[], Awaitable[Sandbox]], change: Callable[[Sandbox], Awaitable[Sandbox | None]]
-) -> Sandbox:
-    """`change` what `awake` finds running; None says that it does not run any more, and it is looked for again.
-
-    Raises SandboxChanging for one that falls asleep again and again.
-    """
-    for _ in range(limits.CHANGE_TRIES):
-        changed = await change(await awake())
-        if changed is not None:
-            return changed
-    raise SandboxChanging("cannot change the sandbox: it falls asleep and wakes all the time; try again in a moment")
+def _bare(sandbox_id: str) -> str:
+    return sandbox_id.partition("-")[0]

@@ -5,6 +5,7 @@ import asyncio
 from warren.contracts.audit import Audit
 from warren.contracts.routing import Route
 from warren.contracts.store import Store
+from warren.control.activity import Activity
 from warren.control.live import LiveSandboxes
 from warren.control.resuming import Resuming
 from warren.model import limits
@@ -16,9 +17,18 @@ from warren.model.sandbox import Sandbox
 
 
 class Waking:
-    def __init__(self, *, server_id: str, store: Store, live: LiveSandboxes, resuming: Resuming, audit: Audit) -> None:
+    def __init__(
+        self,
+        *,
+        server_id: str,
+        store: Store,
+        live: LiveSandboxes,
+        resuming: Resuming,
+        activity: Activity,
+        audit: Audit,
+    ) -> None:
         self._server_id, self._store, self._live = server_id, store, live
-        self._resuming, self._audit = resuming, audit
+        self._resuming, self._activity, self._audit = resuming, activity, audit
 
     async def asleep(self, sandbox_id: str) -> Route | None:
         sandbox = await self._sleeper(sandbox_id)
@@ -26,8 +36,9 @@ class Waking:
 
     async def wake(self, sandbox_id: str) -> Route:
         try:
-            async with asyncio.timeout(limits.WAKE_DEADLINE_S):
-                await self._resume(sandbox_id)
+            with self._activity.using(sandbox_id):  # or it is put back to sleep before the request gets there
+                async with asyncio.timeout(limits.WAKE_DEADLINE_S):
+                    await self._resume(sandbox_id)
         except TimeoutError:
             raise SandboxChanging(f"cannot wake sandbox {sandbox_id} in time; try again in a moment") from None
         route = self._live.find(sandbox_id)

@@ -292,6 +292,8 @@ IDLE_MAX_S = 31 * 86_400
 """Longest idleness before a step; what waits longer can as well leave it out."""
 IDLE_CPU_PCT = 2.0
 """Per cent of one processor; a sandbox that uses more is at work, though nobody talks to it."""
+IDLE_DISK_AGAIN_S = 60.0
+"""Seconds until an idle sandbox is written to disk again when that failed; it has to run for each try."""
 IDLE_STEPS_AT_ONCE = 4
 """Sandboxes put a step deeper at the same time: writing them to disk is for quiet hours."""
 

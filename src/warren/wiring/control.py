@@ -96,6 +96,7 @@ class _Grounds:
     meters: Meters
     tokens: Tokens
     live: LiveSandboxes
+    activity: Activity
     images: TemplateFiles
     layers: Layers
     leases: Leases
@@ -135,12 +136,12 @@ def build_control(
     on = _Grounds(
         server_id=load_identity(settings.state_dir).id, engine=engine, guest=guest, store=store, work=work, audit=audit,
         clock=SystemClock(), ids=SystemIds(), meters=meters, tokens=tokens, live=LiveSandboxes(tokens, meters),
-        images=TemplateFiles(settings.templates_dir), layers=Layers(settings.layers_dir), leases=Leases(),
-        workshop=workshop,
+        activity=Activity(), images=TemplateFiles(settings.templates_dir), layers=Layers(settings.layers_dir),
+        leases=Leases(), workshop=workshop,
     )  # fmt: skip
-    life, activity = _build_life(settings, on), Activity(on.clock)
+    life = _build_life(settings, on)
     snapshots = _build_snapshots(on, life)
-    observations = _build_observations(on, activity)
+    observations = _build_observations(on)
     ladders = parse_ladders(settings.idle)
     templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images, ladders=ladders)
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
@@ -153,8 +154,8 @@ def build_control(
         uploads=uploads, leases=on.leases, garbage=garbage, work=work, meters=meters, audit=audit,
     )  # fmt: skip
     context = Context(
-        sandboxes=_build_sandboxes(on, life, snapshots), observations=observations, templates=templates, builds=builds,
-        uploads=uploads, snapshots=snapshots, keys=Keys(store=store, clock=on.clock, ids=on.ids),
+        sandboxes=_build_sandboxes(on, life, snapshots), observations=observations, templates=templates,
+        builds=builds, uploads=uploads, snapshots=snapshots, keys=Keys(store=store, clock=on.clock, ids=on.ids),
         secrets=_build_secrets(settings, on), volumes=_build_volumes(settings, on),
         volume_files=VolumeFiles(engine=engine, store=store, tokens=tokens),
         domain=settings.public_domain, spares=life.spares, meters=meters,
@@ -172,10 +173,10 @@ def build_control(
         live=on.live,
         watches=life.watches,
         pausing=life.pausing,
-        waking=Waking(server_id=on.server_id, store=store, live=on.live, resuming=life.resuming, audit=audit),
-        activity=activity,
+        waking=_build_waking(on, life),
+        activity=on.activity,
         idleness=Idleness(
-            server_id=on.server_id, engine=engine, store=store, clock=on.clock, activity=activity,
+            server_id=on.server_id, engine=engine, store=store, clock=on.clock, activity=on.activity,
             pausing=life.pausing, resuming=life.resuming, ladders=ladders,
         ),
         supervision=Supervision(
@@ -254,6 +255,7 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         engine=on.engine, store=on.store, clock=on.clock, tokens=on.tokens, live=on.live,
         elsewhere=Elsewhere(server_id=on.server_id, store=on.store), starting=life.starting, ending=life.ending,
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
+        activity=on.activity,
         forking=Forking(
             engine=on.engine, store=on.store, checkpoints=life.checkpoints, starting=life.starting, work=on.work,
             meters=on.meters,
@@ -261,9 +263,16 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
     )  # fmt: skip
 
 
-def _build_observations(on: _Grounds, activity: Activity) -> Observations:
+def _build_waking(on: _Grounds, life: _Life) -> Waking:
+    return Waking(
+        server_id=on.server_id, store=on.store, live=on.live, resuming=life.resuming, activity=on.activity,
+        audit=on.audit,
+    )  # fmt: skip
+
+
+def _build_observations(on: _Grounds) -> Observations:
     return Observations(
-        engine=on.engine, guest=on.guest, store=on.store, clock=on.clock, live=on.live, activity=activity
+        engine=on.engine, guest=on.guest, store=on.store, clock=on.clock, live=on.live, activity=on.activity
     )  # fmt: skip
 
 
