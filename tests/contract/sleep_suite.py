@@ -6,7 +6,7 @@ import pytest
 
 from tests.contract.engine_suite import OnRig, Rig, new_id
 from warren.contracts.engine import Restore
-from warren.model.errors import CheckpointNotFound, CheckpointUnusable, NotSupported, SandboxNotFound
+from warren.model.errors import CheckpointNotFound, CheckpointUnusable, NotSupported, SandboxChanging, SandboxNotFound
 from warren.model.snapshot import SnapshotKind
 
 _numbers = count(1)
@@ -57,6 +57,17 @@ class SleepSuite(OnRig):
         await rig.engine.thaw(sandbox)
         await rig.engine.checkpoint(sandbox, new_checkpoint_id(), self.kind(rig), hold=False)
         assert await rig.ids() == {sandbox}
+
+    async def test_a_sandbox_at_a_standstill_is_not_copied(self, rig: Rig) -> None:
+        frozen, held = await rig.running(), await rig.running()
+        await rig.engine.freeze(frozen)
+        await rig.engine.checkpoint(held, name := new_checkpoint_id(), self.kind(rig), hold=True)
+        for sandbox in (frozen, held):
+            with pytest.raises(SandboxChanging, match="cannot"):
+                await rig.engine.checkpoint(sandbox, new_checkpoint_id(), self.kind(rig), hold=False)
+        assert await self.listed(rig) == {name}
+        await rig.engine.thaw(frozen)
+        await rig.engine.checkpoint(frozen, new_checkpoint_id(), self.kind(rig), hold=False)
 
     async def test_a_boot_on_files_is_possible_from_any_checkpoint(self, rig: Rig) -> None:
         sandbox, name = await rig.running(), new_checkpoint_id()

@@ -17,7 +17,7 @@ from tests import addresses, leaks
 from tests.integration.inside import introduce, run
 from warren.contracts.engine import Restore, SandboxSpec
 from warren.engine.oci.engine import OciEngine
-from warren.model.errors import AlreadyExists, CheckpointUnusable, EngineFailed, NoSpace, WarrenError
+from warren.model.errors import AlreadyExists, CheckpointUnusable, EngineFailed, NoSpace, SandboxChanging, WarrenError
 from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import TemplateImage
@@ -362,6 +362,8 @@ async def test_a_frozen_sandbox_does_nothing_until_it_is_thawed(machine: Machine
         )
         for _ in range(2):
             await engine.freeze(sandbox.id)
+            with pytest.raises(SandboxChanging):
+                await engine.checkpoint(sandbox.id, checkpoint_id(), FILES, hold=False)
             before = (await engine.usage(sandbox.id)).cpu_seconds
             assert await engine.reclaim(sandbox.id) >= 0
             assert (await engine.usage(sandbox.id)).cpu_seconds - before < 0.5

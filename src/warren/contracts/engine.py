@@ -219,7 +219,8 @@ class Engine(Protocol):
         durable False: it need not outlive this server, which starts copies from it and forgets it.
         hold False: the sandbox goes on. hold True: it stays at a standstill until `thaw` or `destroy`. After an error
         or a cancellation it runs on, if it lives, and nothing of the checkpoint is left. Raises SandboxNotFound,
-        NotSupported (MEMORY under a runtime that cannot), NoSpace. Not idempotent: an id is used once.
+        SandboxChanging for one at a standstill, which stays so, NotSupported (MEMORY under a runtime that cannot),
+        NoSpace. Not idempotent: an id is used once.
         """
         ...
 

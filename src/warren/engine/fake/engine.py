@@ -17,6 +17,7 @@ from warren.model.errors import (
     NoCapacity,
     NoSpace,
     NotSupported,
+    SandboxChanging,
     SandboxNotFound,
     Unavailable,
 )
@@ -180,6 +181,8 @@ class FakeEngine:
         self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool = True
     ) -> Checkpoint:
         sandbox = self._live(sandbox_id)
+        if sandbox.is_still:
+            raise SandboxChanging(f"cannot copy sandbox {sandbox_id}: it stands still")
         runtime = sandbox.spec.runtime
         with_memory = kind is SnapshotKind.MEMORY
         if with_memory and not self.keeps_memory(runtime):

@@ -25,6 +25,8 @@ class Box:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     pidfd: int | None = None
     fence: Fence | None = None
+    is_still: bool = False
+    """Frozen or held, until it is thawed. Whoever copies it waits for `lock` first, and must not wake it."""
     _pause: asyncio.TimerHandle | None = None
     short: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the sandbox has come to its memory limit, until somebody has taken notice, and for good at its end."""

@@ -33,7 +33,15 @@ from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
 from warren.engine.oci.volumes import OciVolumes
-from warren.model.errors import AlreadyExists, BadRequest, EngineFailed, NoCapacity, NoSpace, SandboxNotFound
+from warren.model.errors import (
+    AlreadyExists,
+    BadRequest,
+    EngineFailed,
+    NoCapacity,
+    NoSpace,
+    SandboxChanging,
+    SandboxNotFound,
+)
 from warren.model.observation import Usage
 from warren.model.policy import EgressPolicy
 from warren.model.room import Room
@@ -352,6 +360,8 @@ class OciEngine:
     ) -> Checkpoint:
         made: deque[Checkpoint] = deque()
         async with self._held(sandbox_id) as box:
+            if box.is_still:
+                raise SandboxChanging(f"cannot copy sandbox {sandbox_id}: it stands still")
 
             def keep() -> None:
                 write = self._keeping.write
@@ -363,6 +373,7 @@ class OciEngine:
                 if made:  # it was written to its end, and nobody will ask for it
                     await to_the_end(on_thread(self._undo, box, checkpoint_id))
                 raise
+            box.is_still = hold
         return made[0]
 
     def _undo(self, box: Box, checkpoint_id: str) -> None:
@@ -386,11 +397,13 @@ class OciEngine:
 
     async def freeze(self, sandbox_id: str) -> None:
         async with self._held(sandbox_id) as box:
+            box.is_still = True  # also after an error half-way: only `thaw` says that it goes on
             await on_thread(self._runtimes[box.record.runtime].halt, box.record, box.folder)
 
     async def thaw(self, sandbox_id: str) -> None:
         async with self._held(sandbox_id) as box:
             await on_thread(self._wake, box)
+            box.is_still = False
             if self._runtimes[box.record.runtime].guest_frees_memory:
                 box.short.set()  # it may have been frozen while memory was lent
 
