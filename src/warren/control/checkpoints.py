@@ -62,7 +62,9 @@ class Checkpoints:
         on_disk = {checkpoint.id for checkpoint in await self._engine.checkpoints()}
         if not on_disk:
             return
-        needed = await self._store.referenced_checkpoints() | self._layers()
-        for checkpoint_id in sorted(on_disk - needed - self._in_work):
+        # Looked at before the rows too: whoever lets go meanwhile has a row that this look may have come too early for.
+        held = self._in_work | self._layers()
+        needed = await self._store.referenced_checkpoints() | held | self._layers()
+        for checkpoint_id in sorted(on_disk - needed):
             log.info("deleting a checkpoint that nothing stands on", id=checkpoint_id)
             await self.forget(checkpoint_id)
