@@ -12,7 +12,10 @@ import pytest
 from tests.unit import build_rig
 from tests.unit.api_server import BASE, ApiServer, api_server
 from tests.unit.waiting import eventually
+from warren.engine.fake.engine import FakeEngine
 from warren.model import limits
+from warren.model.errors import EngineFailed
+from warren.model.room import Machine
 
 pytestmark = pytest.mark.anyio
 NEW = {"templateID": "base", "timeout": 60}
@@ -238,3 +241,98 @@ async def test_a_place_that_a_spare_is_just_taking_goes_to_who_asks(tmp_path: Pa
         await asyncio.sleep(0)
         server.guest.up.set()
         assert [first.status_code, second.status_code, (await asking).status_code] == [201, 201, 201]
+
+
+@pytest.fixture
+def stubborn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is destroyed at the first attempt."""
+    monkeypatch.setattr(limits, "POOL_PERIOD_S", 0.01)
+    destroy, tried = FakeEngine.destroy, set[str]()
+
+    async def attempt(engine: FakeEngine, sandbox_id: str) -> None:
+        if sandbox_id not in tried:
+            tried.add(sandbox_id)
+            raise EngineFailed(f"cannot remove {sandbox_id}: not today")
+        await destroy(engine, sandbox_id)
+
+    monkeypatch.setattr(FakeEngine, "destroy", attempt)
+
+
+def shrink_memory(server: ApiServer) -> Machine:
+    """Too little is free for any spare; the machine as it was."""
+    size = server.engine.machine.size
+    server.engine.machine.size = replace(size, memory_available=limits.POOL_MEMORY_RESERVE_MB - 1)
+    return size
+
+
+@pytest.mark.usefixtures("stubborn")
+async def test_a_spare_that_does_not_go_is_tried_again(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        shrink_memory(server)
+
+        async def are_gone() -> bool:
+            return not server.engine.machine.sandboxes
+
+        await eventually(are_gone)
+
+
+@pytest.mark.usefixtures("stubborn")
+async def test_a_spare_that_does_not_start_and_does_not_go_is_tried_again(tmp_path: Path) -> None:
+    async with pooled(tmp_path, pool=("base=1",)) as server:
+        server.guest.silent = True
+        ids = set[str]()
+
+        async def has_gone() -> bool:
+            ids.update(server.engine.machine.sandboxes)
+            return bool(ids) and not server.engine.machine.sandboxes
+
+        await eventually(has_gone)
+
+
+@pytest.mark.usefixtures("stubborn")
+async def test_a_spare_that_does_not_make_room_at_once_does_so_later(tmp_path: Path) -> None:
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        spares = set(server.engine.machine.sandboxes)
+        server.engine.machine.slots = 2
+
+        async def is_made() -> bool:
+            return (await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256})).status_code == 201
+
+        async def are_gone() -> bool:
+            return not spares & set(server.engine.machine.sandboxes)
+
+        await eventually(is_made)
+        await eventually(are_gone)
+
+
+async def test_what_is_asked_for_while_spares_are_destroyed_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "POOL_PERIOD_S", 0.01)
+    async with pooled(tmp_path) as server:
+        await filled(server)
+        spares, may_go, destroy = set(server.engine.machine.sandboxes), asyncio.Event(), server.engine.destroy
+
+        async def held_up(sandbox_id: str) -> None:
+            spares.discard(sandbox_id)
+            await may_go.wait()
+            await destroy(sandbox_id)
+
+        monkeypatch.setattr(server.engine, "destroy", held_up)
+        size, count = shrink_memory(server), len(spares)
+
+        async def are_going() -> bool:
+            return len(spares) < count
+
+        await eventually(are_going)
+        assert (await server.client.post("/v2/sandboxes", json=NEW | {"memoryMB": 256})).status_code == 201
+        server.engine.machine.size = size
+        may_go.set()
+
+        async def is_learnt() -> bool:
+            levels = server.control.spares.levels()
+            return any(level.kind.resources.memory_mb == 256 and level.ready for level in levels)
+
+        await eventually(is_learnt)

@@ -8,7 +8,7 @@ knows nothing of them.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,6 +37,7 @@ SPARE_EGRESS = EgressPolicy()
 class Spare:
     id: str
     kind: Kind
+    template: Template
     placement: Placement
 
 
@@ -74,6 +75,7 @@ class Spares:
         self._templates: dict[Kind, Template] = {}
         self._wanted: dict[Kind, int] = {}
         self._rests: dict[Kind, float] = {}
+        self._doomed: set[str] = set()
         self._changed = asyncio.Event()
         self._rush = Rush()
         self._is_adding = False
@@ -100,6 +102,7 @@ class Spares:
         self._changed.set()
 
     def _keep(self, spare: Spare) -> None:
+        self._templates[spare.kind] = spare.template
         self._ready.setdefault(spare.kind, deque()).append(spare)
 
     def levels(self) -> list[Level]:
@@ -145,7 +148,7 @@ class Spares:
                 return False
             self._added.clear()
             await self._added.wait()
-        await self._engine.destroy(ready.pop().id)
+        await self._end({ready.pop().id})
         return True
 
     async def drain(self) -> None:
@@ -154,13 +157,13 @@ class Spares:
         self._changed.set()
         await self._closed.wait()
         self._wanted = {}
-        await self._drop_surplus()
+        await self._end(self._surplus())
 
     async def _settle(self, may_fill: Callable[[], bool]) -> None:
         floors = await self._floor_kinds()
         budget = Budget(0, 0) if await self._is_memory_short() else self._budget
         self._wanted = targets(floors, self._demand.bursts(self._clock.now()), budget)
-        await self._drop_surplus()
+        await self._end(self._surplus())
         now = asyncio.get_running_loop().time
         while not self._closing and may_fill() and not self._rush.left(now()) and (kind := self._lacking()):
             await self._add(kind)
@@ -201,9 +204,9 @@ class Spares:
             launched = await self._launcher.start_new(spare_id, template, kind, SPARE_EGRESS, in_background=True)
             await self._launcher.greet(launched, template, Owner(), limits.GUEST_BOOT_DEADLINE_S)
             await self._engine.bring_forward(spare_id)
-            self._keep(Spare(spare_id, kind, launched.placement))
+            self._keep(Spare(spare_id, kind, template, launched.placement))
         except WarrenError as error:
-            await self._engine.destroy(spare_id)
+            await self._end({spare_id})
             if not isinstance(error, NoCapacity):
                 self._rests[kind] = asyncio.get_running_loop().time() + limits.POOL_REST_S
             raise
@@ -219,20 +222,33 @@ class Spares:
         if dead:  # else it was claimed, and whoever watches the sandbox sees it
             self._ready[kind].remove(dead[0])
             log.warning("a spare sandbox died", sandbox=spare_id, runtime=kind.runtime)
-            await self._engine.destroy(spare_id)
+            await self._end({spare_id})
             self._changed.set()
 
-    async def _drop_surplus(self) -> None:
-        surplus: list[Spare] = []
+    def _surplus(self) -> set[str]:
+        """Take what is too much out of the pool; with it, what is still there of earlier ones, and idle kinds.
+
+        At once: a claim names its kind's template at any other time.
+        """
+        surplus = set(self._doomed)
         for kind, ready in self._ready.items():
-            surplus += [ready.pop() for _ in range(len(ready) - self._wanted.get(kind, 0))]
+            surplus |= {ready.pop().id for _ in range(len(ready) - self._wanted.get(kind, 0))}
             self._count(kind)
-        for spare in surplus:
-            await self._engine.destroy(spare.id)
         for kind in [kind for kind in self._templates if not self._ready.get(kind) and kind not in self._wanted]:
             del self._templates[kind]
             self._ready.pop(kind, None)
             self._rests.pop(kind, None)
+        return surplus
+
+    async def _end(self, spare_ids: Set[str]) -> None:
+        """Destroy spares that are out of the pool. One that does not go is tried again when the pool settles."""
+        self._doomed |= spare_ids
+        for spare_id in spare_ids:
+            try:
+                await self._engine.destroy(spare_id)
+                self._doomed.discard(spare_id)
+            except WarrenError as error:
+                log.warning("a spare does not go; trying again", sandbox=spare_id, error=error.message)
 
     def _count(self, kind: Kind) -> None:
         same = [ready for each, ready in self._ready.items() if each.runtime == kind.runtime]
