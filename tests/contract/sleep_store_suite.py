@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.store_suite import MANY, OTHER, PROJECT, SECOND, T0, sandbox
+from tests.contract.store_suite import MANY, MICROSECOND, OTHER, PROJECT, SECOND, T0, sandbox
 from warren.contracts.store import SandboxQuery, SnapshotQuery, Store
 from warren.model.errors import LimitReached
 from warren.model.pause import Lifecycle, Pause, PauseCause, PauseKind
@@ -16,7 +16,7 @@ from warren.model.sandbox import Resources, Sandbox, State
 from warren.model.snapshot import Snapshot, SnapshotKind, SnapshotUsage
 
 LATER = T0 + 1000 * SECOND
-MEMORY = Pause("cpaused", PauseKind.MEMORY, PauseCause.DEADLINE, T0, guest_silent=True)
+MEMORY = Pause("cpaused", PauseKind.MEMORY, PauseCause.DEADLINE, LATER, guest_silent=True)
 FROZEN = Pause(None, PauseKind.FROZEN, PauseCause.OWNER, T0)
 
 
@@ -89,6 +89,21 @@ class SleepStoreSuite:
                 if state not in allowed:
                     assert await step(row.id) is None
             assert await store.sandbox(PROJECT.id, row.id) == row
+
+    async def test_a_pause_by_the_deadline_needs_that_it_has_come(self, store: Store) -> None:
+        row = sandbox()
+        await store.add_sandbox(row, MANY)
+        assert await store.set_deadline(row.id, LATER + MICROSECOND, True)
+        assert await store.claim_pause(row.id, MEMORY) is None
+        found = await store.sandbox(PROJECT.id, row.id)
+        assert found is not None
+        assert (found.state, found.pause) == (State.RUNNING, None)
+        assert await store.set_deadline(row.id, LATER, False)
+        assert await store.claim_pause(row.id, MEMORY)
+
+    async def test_a_pause_by_its_owner_asks_for_no_deadline(self, store: Store) -> None:
+        await store.add_sandbox(sandbox(), MANY)
+        assert await store.claim_pause(sandbox().id, replace(MEMORY, by=PauseCause.OWNER, at=T0))
 
     async def test_of_many_who_pause_or_resume_at_once_one_wins(self, store: Store) -> None:
         await store.add_sandbox(sandbox(), MANY)

@@ -250,6 +250,13 @@ class StoreSuite:
         assert gone == replace(row, state=State.GONE, end_reason=EndReason.DIED, ended_at=T0)
         assert await store.live_sandboxes(HOME.id) == []
 
+    async def test_an_end_by_the_deadline_needs_that_it_has_come(self, store: Store) -> None:
+        row = sandbox()
+        await store.add_sandbox(row, MANY)
+        assert await store.mark_killing(row.id, EndReason.EXPIRED, row.expires_at - MICROSECOND) is None
+        assert await store.sandbox(PROJECT.id, row.id) == row
+        assert await store.mark_killing(row.id, EndReason.EXPIRED, row.expires_at)
+
     @pytest.mark.parametrize("state", State)
     async def test_a_kill_says_why_and_that_stays_the_reason(self, store: Store, state: State) -> None:
         row = sandbox(state=state)

@@ -56,10 +56,10 @@ async def test_kill_works_on_a_full_disk_for_the_sandbox_may_be_what_fills_it(
     sandbox, filler = await create(server), await create(server)
     real = server.store.mark_killing
 
-    async def mark_killing(sandbox_id: str, reason: EndReason) -> object:
+    async def mark_killing(sandbox_id: str, reason: EndReason, due_by: datetime | None = None) -> object:
         if filler in {placement.id for placement in await server.engine.list()}:
             raise NoSpace
-        return await real(sandbox_id, reason)
+        return await real(sandbox_id, reason, due_by)
 
     monkeypatch.setattr(server.store, "mark_killing", mark_killing)
     assert (await server.client.delete(f"/sandboxes/{filler}")).status_code == 204

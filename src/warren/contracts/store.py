@@ -165,8 +165,11 @@ class Sandboxes(Protocol):
         """creating -> running, with the times that count from now on; None when it is not creating any more."""
         ...
 
-    async def mark_killing(self, sandbox_id: str, reason: EndReason) -> Sandbox | None:
-        """Any state that can be killed -> killing, for this reason, and desired to gone; None when it was another."""
+    async def mark_killing(self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None) -> Sandbox | None:
+        """Any state that can be killed -> killing, for this reason, and desired to gone; None when it was another.
+
+        With `due_by` only if its deadline has come by then: None too when it was extended meanwhile.
+        """
         ...
 
     async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
@@ -193,7 +196,10 @@ class Sleep(Protocol):
     """The ways into and out of PAUSED. Each is a compare-and-set; None when the state was another one."""
 
     async def claim_pause(self, sandbox_id: str, pause: Pause) -> Sandbox | None:
-        """running -> pausing. From now on the pause's checkpoint is referenced."""
+        """running -> pausing. From now on the pause's checkpoint is referenced.
+
+        A pause by the deadline only if that has come when the pause begins: None too when it was extended meanwhile.
+        """
         ...
 
     async def mark_paused(self, sandbox_id: str, size: int) -> Sandbox | None:

@@ -44,12 +44,17 @@ class Ending:
         self._owed: dict[str, EndReason] = {}
 
     async def end(self, sandbox_id: str, reason: EndReason) -> bool:
-        """End a sandbox and return when nothing of it is left; False when it was gone already.
+        """End a sandbox and return when nothing of it is left; False when it was gone already, or is not due any more.
 
         Concurrent calls join the first one. Goes on to its end when the caller goes away. Raises EngineFailed when
         the runtime refuses; the state then stays `killing`, and `settle_debts` tries again.
         """
-        return await self._joined(sandbox_id, self._end, reason)
+        while True:
+            is_joining = sandbox_id in self._under_way
+            if await self._joined(sandbox_id, self._end, reason):
+                return True
+            if not is_joining:  # one that was joined may have been an end by a deadline that was extended
+                return False
 
     async def end_for_sure(self, sandbox_id: str, reason: EndReason) -> None:
         """Of what has no processes any more: nobody else will ask for its end again."""
@@ -89,7 +94,8 @@ class Ending:
     async def _end(self, sandbox_id: str, reason: EndReason) -> bool:
         ending: Sandbox | None = None
         try:
-            ending = await self._store.mark_killing(sandbox_id, reason)
+            due_by = self._clock.now() if reason is EndReason.EXPIRED else None
+            ending = await self._store.mark_killing(sandbox_id, reason, due_by)
             if ending is None:
                 return False
         except NoSpace:

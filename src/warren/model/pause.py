@@ -23,7 +23,7 @@ class PauseCause(enum.StrEnum):
 class Pause:
     """How one sandbox sleeps. `checkpoint_id` is None for a frozen one; `bytes` is known once it is on disk.
 
-    `guest_silent`: the guest did not answer when the pause began, so its memory would bring a silent guest back.
+    at: when it began. `guest_silent`: the guest did not answer then, so its memory would bring a silent guest back.
     """
 
     checkpoint_id: str | None
@@ -32,6 +32,11 @@ class Pause:
     at: datetime
     bytes: int = 0
     guest_silent: bool = False
+
+    @property
+    def due_by(self) -> datetime | None:
+        """When its sandbox's deadline has to have come: a pause in place of an end needs that, any other does not."""
+        return self.at if self.by is PauseCause.DEADLINE else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from warren.model.project import ApiKey, Project, ProjectLimits
 from warren.model.sandbox import TRANSITIONS, Desired, EndReason, Sandbox, State
 from warren.model.server import Server
 from warren.store.memory_secrets import MemorySecrets
+from warren.store.memory_sleep import is_due
 from warren.store.memory_templates import MemoryTemplates
 from warren.store.memory_volumes import MemoryVolumes
 from warren.store.retention import CREATE_ABANDONED, KEY_KEPT, METRICS_KEPT
@@ -145,9 +146,9 @@ class MemoryStore(MemoryTemplates, MemoryVolumes, MemorySecrets):
             return None
         return self._put(replace(row, state=State.RUNNING, started_at=started_at, expires_at=expires_at))
 
-    async def mark_killing(self, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+    async def mark_killing(self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)
-        if row is None or not row.state.can_kill:
+        if row is None or not row.state.can_kill or not is_due(row, due_by):
             return None
         return self._put(replace(row, state=State.KILLING, desired=Desired.GONE, end_reason=reason))
 

@@ -11,6 +11,10 @@ from warren.model.sandbox import Sandbox, State
 from warren.model.snapshot import Snapshot, SnapshotUsage
 
 
+def is_due(row: Sandbox, due_by: datetime | None) -> bool:
+    return due_by is None or row.expires_at <= due_by
+
+
 class MemorySleep:
     def __init__(self) -> None:
         super().__init__()
@@ -18,6 +22,9 @@ class MemorySleep:
         self._snapshots: dict[str, Snapshot] = {}
 
     async def claim_pause(self, sandbox_id: str, pause: Pause) -> Sandbox | None:
+        row = self._sandboxes.get(sandbox_id)
+        if row is None or not is_due(row, pause.due_by):
+            return None
         return self._change(sandbox_id, {State.RUNNING}, state=State.PAUSING, pause=pause)
 
     async def mark_paused(self, sandbox_id: str, size: int) -> Sandbox | None:

@@ -188,9 +188,9 @@ def mark_running(connection: Connection, sandbox_id: str, started_at: datetime, 
     return change(connection, sandbox_id, frozenset({State.CREATING}), changes)
 
 
-def mark_killing(connection: Connection, sandbox_id: str, reason: EndReason) -> Sandbox | None:
+def mark_killing(connection: Connection, sandbox_id: str, reason: EndReason, due_by: datetime | None) -> Sandbox | None:
     changes = {"state": State.KILLING.value, "desired": Desired.GONE.value, "end_reason": reason.value}
-    return change(connection, sandbox_id, _KILLABLE, changes)
+    return change(connection, sandbox_id, _KILLABLE, changes, due_by)
 
 
 def mark_gone(connection: Connection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
@@ -216,10 +216,17 @@ def prune(connection: Connection, before: datetime) -> int:
 
 
 def change(
-    connection: Connection, sandbox_id: str, expected: frozenset[State], changes: Mapping[str, object]
+    connection: Connection,
+    sandbox_id: str,
+    expected: frozenset[State],
+    changes: Mapping[str, object],
+    due_by: datetime | None = None,
 ) -> Sandbox | None:
-    """Compare and set in one statement."""
-    return _changed(connection, _setting(expected, tuple(changes)), sandbox_id, changes)
+    """Compare and set in one statement; with `due_by` only what was due by then."""
+    statement = _setting(expected, tuple(changes))
+    if due_by is not None:
+        statement = statement.where(_COLUMNS.expires_at <= due_by)
+    return _changed(connection, statement, sandbox_id, changes)
 
 
 def _changed(

@@ -20,7 +20,7 @@ _ASLEEP = tuple(state.value for state in State if state.is_asleep)
 
 def claim_pause(connection: Connection, sandbox_id: str, pause: Pause) -> Sandbox | None:
     changes = {"state": State.PAUSING.value, **pause_columns(pause)}
-    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes)
+    return change(connection, sandbox_id, frozenset({State.RUNNING}), changes, pause.due_by)
 
 
 def mark_paused(connection: Connection, sandbox_id: str, size: int) -> Sandbox | None:
