@@ -70,7 +70,7 @@ def test_a_machine_whose_memory_is_promised_says_so(small: LocalServer) -> None:
 
 @pytest.mark.covers("C06", "C07")
 def test_the_projects_limit_is_named_and_not_retried(small: LocalServer) -> None:
-    _set_project_limit(small, PROJECT_LIMIT)
+    set_project_limits(small, sandboxes=PROJECT_LIMIT)
     first = Sandbox.create(timeout=60, **small.options)
     refused = post(small)
     assert (refused.status_code, refused.json()["code"]) == (429, 429)
@@ -110,13 +110,14 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones(small: LocalServer) -
     assert failure.value.status_code == 400
 
 
-def _set_project_limit(server: LocalServer, sandboxes: int) -> None:
-    """There is no command for it yet; the server reads the row with every request."""
+def set_project_limits(server: LocalServer, **limits: int) -> None:
+    """The command for it wants the server stopped, but the server reads the row with every request."""
     deadline = time.monotonic() + 10
     while True:
         try:
             with sqlite3.connect(server.state / "warren.db", timeout=10) as database:
-                database.execute("UPDATE projects SET max_sandboxes = ?", (sandboxes,))
+                for name, value in limits.items():
+                    database.execute(f"UPDATE projects SET max_{name} = ?", (value,))
             return
         except sqlite3.OperationalError:
             if time.monotonic() > deadline:

@@ -29,6 +29,20 @@ for count in itertools.count(1):
     os.rename("/tmp/knocks.part", "/tmp/knocks")
 """
 
+PATIENT = """
+import os, socket, sys
+talk = socket.create_connection((sys.argv[1], 81), timeout=20)
+talk.settimeout(None)
+open("/tmp/connected", "w").close()
+with open("/tmp/ended.part", "w") as file:
+    for tried in (lambda: talk.recv(1), lambda: talk.send(b"x")):
+        try:
+            print(tried(), file=file)
+        except OSError as error:
+            print(type(error).__name__, file=file)
+os.rename("/tmp/ended.part", "/tmp/ended")
+"""
+
 
 class Knocking:
     """Processes of sandboxes that try to get out all the time: before their sleep, at once after it, and in copies."""
@@ -109,3 +123,34 @@ def test_rules_that_change_while_it_sleeps_are_in_force_when_it_wakes(create: Cr
     sandbox.update_network({})
     sandbox.connect()
     assert knocking.gets_out()
+
+
+def assert_it_was_told(sandbox: Sandbox) -> None:
+    """gVisor ends what it cannot restore: the stream is at its end for who reads, and broken for who writes."""
+    until(lambda: sandbox.files.exists("/tmp/ended"), LONG_S, "who waits for an answer from outside is told")
+    assert sandbox.files.read("/tmp/ended").splitlines() == ["b''", "BrokenPipeError"]
+
+
+@pytest.mark.covers("S15", "S19")
+def test_who_waits_for_an_answer_from_outside_is_told_in_a_copy_and_after_a_sleep(
+    create: Create, internet: Internet, runtime: str
+) -> None:
+    sandbox = create()
+    sandbox.files.write("/tmp/patient.py", PATIENT)
+    sandbox.commands.run(f"exec python3 /tmp/patient.py {internet.servers[1]}", background=True, timeout=0)
+    until(lambda: sandbox.files.exists("/tmp/connected"), LONG_S, "it is connected")
+    if runtime == "crun":  # frozen where it is: there is nothing to reset, and its copies have files alone
+        sandbox.pause()
+        sandbox.connect()
+        assert not sandbox.files.exists("/tmp/ended")
+        return
+    (copy,) = sandbox.fork(timeout=120)
+    assert isinstance(copy, Sandbox), copy
+    try:
+        assert_it_was_told(copy)
+    finally:
+        copy.kill()
+    assert not sandbox.files.exists("/tmp/ended"), "the source's goes on"
+    sandbox.pause()
+    sandbox.connect()
+    assert_it_was_told(sandbox)

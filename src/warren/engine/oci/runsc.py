@@ -113,7 +113,7 @@ class Runsc:
             "--host-fifo=none",
             "--net-raw=false",
             "--host-settings=ignore",
-            # Restored elsewhere, a connection of an earlier life ends with a reset instead of waiting for ever.
+            # Restored elsewhere, a connection of an earlier life has ended instead of waiting for ever.
             "--allow-live-tcp-migration=false",
             # Ids, namespaces, cgroup and host name of what is restored are new ones.
             "--restore-spec-validation=warning",
