@@ -39,6 +39,7 @@ def sandbox(number: int = 0, project: Project = PROJECT, state: State = State.RU
         id=f"i{number:020}",
         project_id=project.id,
         template_id="base",
+        root_template_id="root",
         alias="base",
         runtime="crun",
         resources=Resources(cpu_count=3, memory_mb=129, disk_mb=65, pids=7),

@@ -25,7 +25,7 @@ from tests.postgres_cluster import Cluster
 from warren.contracts.store import SandboxQuery, Store
 from warren.model.errors import Busy, Unavailable
 from warren.model.sandbox import Resources, State
-from warren.store import connections, migrate
+from warren.store import connections, migrate, upkeep
 from warren.store.database import Database, with_driver
 from warren.store.sandboxes import page_statement
 from warren.store.schema import metadata
@@ -164,6 +164,38 @@ async def test_a_template_of_before_builds_is_one_finished_build(url: str) -> No
     assert entry is not None
     assert entry.created_at == entry.updated_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     await store.close()
+
+
+async def test_copies_of_before_roots_find_theirs(url: str) -> None:
+    def as_it_was(connection: Connection) -> None:
+        config = migrate._config()  # pyright: ignore[reportPrivateUsage]
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        connection.exec_driver_sql(
+            "INSERT INTO projects (id, name, created_at, max_sandboxes, max_lifetime_s, max_cpu_count, max_memory_mb,"
+            " max_disk_mb) VALUES ('p', 'p', 0, 1, 1, 1, 1, 1)"
+        )
+        for snapshot, template in (("s1", "base"), ("s2", "s1"), ("s3", "s2")):
+            connection.exec_driver_sql(
+                "INSERT INTO snapshots (id, project_id, checkpoint_id, kind, source_id, template_id, digest, runtime,"
+                " default_user, default_workdir, cpu_count, memory_mb, disk_mb, pids, created_at, bytes, tag)"
+                f" VALUES ('{snapshot}', 'p', 'c', 'memory', 'i', '{template}', '', '', '', '', 1, 1, 1, 1, 0, 0, '')"
+            )
+        for number, template in enumerate(("base", "s1", "s3")):
+            connection.exec_driver_sql(
+                "INSERT INTO sandboxes (id, project_id, template_id, runtime, cpu_count, memory_mb, disk_mb, pids,"
+                " state, desired, created_at, started_at, expires_at, timeout_s, secured, network, metadata)"
+                f" VALUES ('i{number}', 'p', '{template}', '', 1, 1, 1, 1, '', '', 0, 0, 0, 1, TRUE, '', '')"
+            )
+
+    def roots(connection: Connection) -> list[tuple[str, ...]]:
+        snapshots = connection.exec_driver_sql("SELECT template_id FROM snapshots")
+        rows = connection.exec_driver_sql("SELECT template_id, root_template_id FROM sandboxes ORDER BY id")
+        return [*(tuple(row) for row in snapshots), *(tuple(row) for row in rows)]
+
+    await at_once(url, as_it_was)
+    assert (await upkeep.upgrade(url))[0] == "0007"
+    assert await at_once(url, roots) == [("base",)] * 3 + [("base", "base"), ("s1", "base"), ("s3", "base")]
 
 
 async def test_cancelled_writers_leave_no_lock_behind(store: Store) -> None:

@@ -65,3 +65,13 @@ def test_the_next_server_finds_the_memory_that_the_one_before_took(primed: Local
     assert sorted(path.name for path in primed.state.glob("**/build-cache/*.memory")) == checkpoints
     with Sandbox.create(timeout=300, **primed.options) as box:
         assert box.run_code("6 * 7").text == "42"
+
+
+@pytest.mark.covers("I01")
+def test_a_copy_of_a_copy_that_booted_from_its_files_runs_code(primed: LocalServer) -> None:
+    with Sandbox.create(timeout=300, **primed.options) as box:
+        first = box.create_snapshot()
+        with Sandbox.create(first.snapshot_id, timeout=300, **primed.options) as copy:
+            assert copy.pause(mode="filesystem")
+            copy.connect(timeout=300)
+            assert copy.run_code("6 * 7").text == "42"

@@ -166,3 +166,38 @@ async def test_services_are_up_again_after_a_pause_of_files_and_in_copies_of_the
         snapshot = (await server.client.post(f"/sandboxes/{name}/snapshots", json={"memory": False})).json()
         await create(server, templateID=snapshot["snapshotID"])
         assert ups(server) == 4
+
+
+async def test_services_are_up_after_boots_of_copies_of_copies(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+
+        async def post(sandbox: str, verb: str, **body: Any) -> Any:
+            answer = await server.client.post(f"/sandboxes/{sandbox}/{verb}", json=body)
+            assert answer.is_success, answer.text
+            return answer.json() if answer.content else None
+
+        name = (await create(server))["sandboxID"]
+        for generation in (1, 2):
+            snapshot = (await post(name, "snapshots", memory=True))["snapshotID"]
+            created = await create(server, templateID=snapshot)
+            assert snapshot == f"{created['templateID']}:default"
+            name = created["sandboxID"]
+            assert ups(server) == 2 * generation - 1
+            await post(name, "pause", memory=False)
+            await post(name, "connect", timeout=60)
+            assert ups(server) == 2 * generation
+            files = (await post(name, "snapshots", memory=False))["snapshotID"]
+            await create(server, templateID=files)
+            assert ups(server) == 2 * generation + 1
+
+
+async def test_a_fork_of_a_copy_that_boots_has_its_services_up(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        headers = {"X-Warren-Runtime": "crun"}
+        created = (await server.client.post("/v2/sandboxes", json=NEW, headers=headers)).json()
+        taken = await server.client.post(f"/sandboxes/{created['sandboxID']}/snapshots", json={})
+        copy = (await create(server, templateID=taken.json()["snapshotID"]))["sandboxID"]
+        (forked,) = (await server.client.post(f"/sandboxes/{copy}/fork", json={"count": 1})).json()
+        assert ups(server) == 3
+        await server.client.post(f"/sandboxes/{forked['sandbox']['sandboxID']}/fork", json={"count": 1})
+        assert ups(server) == 4

@@ -106,7 +106,7 @@ async def _template(request: Request, project: Project, reference: str) -> tuple
         snapshot = await use.snapshots.find(project, reference)
         if snapshot is None:
             raise
-        template = await use.templates.with_services(template_of(snapshot), snapshot.template_id)
+        template = await use.templates.with_services(template_of(snapshot))
         return template, Origin(Restore(snapshot.checkpoint_id, snapshot.kind), snapshot.source_id, snapshot.volumes)
 
 

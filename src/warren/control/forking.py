@@ -61,7 +61,7 @@ class Forking:
                     await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
             except TimeoutError:
                 raise Busy(f"cannot copy sandbox {sandbox.id} in time; it runs on, try again later") from None
-            template = await with_services(self._store, template_of(sandbox), sandbox.template_id)
+            template = await with_services(self._store, template_of(sandbox))
             wanted = copy_request(sandbox, template, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
             try:
                 return await asyncio.gather(*(self._copy(project, wanted) for _ in range(request.count)))

@@ -153,7 +153,7 @@ class Resuming:
         template = template_of(sandbox)
         await self._launcher.introduce(placement, template, owner, limits.GUEST_BOOT_DEADLINE_S)
         if kind is SnapshotKind.FILESYSTEM:
-            template = await with_services(self._store, template, sandbox.template_id)
+            template = await with_services(self._store, template)
             await self._launcher.serve(placement, template, secured=sandbox.secured)
 
     async def _sleep_on(self, sandbox: Sandbox, pause: Pause) -> None:

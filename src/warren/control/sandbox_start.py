@@ -179,6 +179,7 @@ class Starting:
             id=sandbox_id,
             project_id=project.id,
             template_id=template.id,
+            root_template_id=template.root,
             alias=template.names[0] if template.names else None,
             runtime=kind.runtime,
             resources=kind.resources,

@@ -15,6 +15,7 @@ from warren.model.errors import BadRequest, SandboxChanging, SandboxPaused
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox, State
 from warren.model.snapshot import DEFAULT_TAG, SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
+from warren.model.template import template_of
 from warren.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ class Snapshots:
                 checkpoint_id=checkpoint_id,
                 kind=kind,
                 source_id=sandbox.id,
-                template_id=sandbox.template_id,
+                template_id=template_of(sandbox).root,
                 digest=sandbox.digest,
                 default_user=sandbox.default_user,
                 default_workdir=sandbox.default_workdir,

@@ -263,9 +263,9 @@ class Templates:
     async def list(self, query: TemplateQuery) -> Sequence[TemplateEntry]:
         return await self._store.templates(query)
 
-    async def with_services(self, template: Template, template_id: str) -> Template:
+    async def with_services(self, template: Template) -> Template:
         """See the function of that name."""
-        return await with_services(self._store, template, template_id)
+        return await with_services(self._store, template)
 
     async def register_built_in(self, cache: Path) -> Sequence[Template]:
         """Take in the built-in templates that set-up left in the cache: one folder each, the newest wins."""
@@ -294,9 +294,9 @@ def _some(tags: Sequence[str]) -> tuple[str, ...]:
     return checked_tags(tags)
 
 
-async def with_services(store: Store, template: Template, template_id: str) -> Template:
-    """With the commands that have its services up after a boot: those of the template as it is now."""
-    found = await store.find_template(template.project_id or "", template_id)
+async def with_services(store: Store, template: Template) -> Template:
+    """With the commands that have its services up after a boot: those of its root template as it is now."""
+    found = await store.find_template(template.project_id or "", template.root)
     if found is None:
         return template
     return replace(template, start_command=found.start_command, ready_command=found.ready_command)

@@ -97,7 +97,8 @@ class Sandbox:
     """One sandbox. Its owner's variables are not part of it: they go to the guest and are never stored.
 
     `digest`, `default_user`, `default_workdir` and `template_envs` are its template's as it was at the start: a resume
-    finds the same root file system, whatever became of the template. `pause` is set while it sleeps.
+    finds the same root file system, whatever became of the template. `root_template_id`: the template itself, where
+    `template_id` names a snapshot, or a snapshot of what that one started. `pause` is set while it sleeps.
     server_id: the server whose engine has it; no other one starts, watches or ends it.
     """
 
@@ -113,6 +114,7 @@ class Sandbox:
     started_at: datetime
     expires_at: datetime
     timeout_s: int
+    root_template_id: str = ""
     digest: str = ""
     default_user: str = "user"
     default_workdir: str = "/home/user"

@@ -25,7 +25,7 @@ class SnapshotKind(enum.StrEnum):
 class Snapshot:
     """A checkpoint that new sandboxes start from. Each has one checkpoint of its own, written once.
 
-    `source_id` is the sandbox it was taken of, `template_id` that one's template. `name` and `tag` are the version
+    `source_id` is the sandbox it was taken of, `template_id` that one's root template. `name` and `tag` are the version
     name it holds now; a newer snapshot of the same name and tag takes them away, and `id` goes on naming this one.
     """
 

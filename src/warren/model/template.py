@@ -25,7 +25,8 @@ class Template:
 
     `digest` ("sha256:" and 64 hex digits) names the EROFS image; `build_id` is a UUID (wire contract 2.1).
     `project_id` None means built in: every project may start it, none may change it.
-    `checkpoint_id`: memory taken when the start command was ready. server_id: the server that has image and checkpoint;
+    `checkpoint_id`: memory taken when the start command was ready. `root_id`: of a copy, the template that the first of
+    its line was started from. server_id: the server that has image and checkpoint;
     "" for what every server has.
     """
 
@@ -44,7 +45,13 @@ class Template:
     start_command: str | None = None
     ready_command: str | None = None
     checkpoint_id: str | None = None
+    root_id: str = ""
     server_id: str = ""
+
+    @property
+    def root(self) -> str:
+        """The template whose services are up in what starts from this."""
+        return self.root_id or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +180,7 @@ def template_of(source: Sandbox | Snapshot) -> Template:
         default_workdir=source.default_workdir,
         public=False,
         envs=source.template_envs,
+        root_id=source.root_template_id or source.template_id if isinstance(source, Sandbox) else source.template_id,
     )
 
 

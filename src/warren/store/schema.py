@@ -121,6 +121,7 @@ sandboxes = Table(
     Column("ended_at", Instant),
     # Empty in rows from before servers had ids; the first one to register takes those.
     Column("server_id", Text, nullable=False, server_default=""),
+    Column("root_template_id", Text, nullable=False, server_default=""),
     Column("digest", Text, nullable=False, server_default=""),
     Column("default_user", Text, nullable=False, server_default="user"),
     Column("default_workdir", Text, nullable=False, server_default="/home/user"),
