@@ -1,12 +1,14 @@
 """The fence around a sandbox's memory, on trees that look like the kernel's."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.unit.test_oci_cgroup import V1, V2, tree
+from warren.engine.oci.cgroup import LOWER_STEP_BYTES
 from warren.engine.oci.fence import HEADROOM_BYTES, STEP_BYTES, Fence, fence, to_free
 from warren.model.errors import EngineFailed
 
@@ -93,6 +95,55 @@ def test_on_v2_the_soft_limit_stands_before_the_hard_one(tmp_path: Path, v2: Cal
     (group / "memory.current").write_text("5000")
     assert standing.put_back() == 0
     assert int(high.read_text()) == LIMIT
+    standing.close()
+
+
+def test_on_v1_the_fence_stands_further_out_meanwhile(tmp_path: Path, v1: Callable[[bool], Fence]) -> None:
+    limit, standing = tmp_path / "memory/warren/box/memory.limit_in_bytes", v1(True)
+    with standing.headroom(700):
+        assert int(limit.read_text()) == LIMIT + 700
+        standing.step()
+        assert standing.put_back() == 0
+        assert int(limit.read_text()) == LIMIT + 700
+    assert int(limit.read_text()) == LIMIT
+    standing.close()
+
+
+def test_on_v2_both_limits_stand_further_out_meanwhile(tmp_path: Path, v2: Callable[[bool], Fence]) -> None:
+    group, standing = tmp_path / "warren/box", v2(True)
+
+    def limits() -> tuple[int, int]:
+        return int((group / "memory.high").read_text()), int((group / "memory.max").read_text())
+
+    usual = limits()
+    assert usual == (LIMIT, LIMIT + 2 * HEADROOM_BYTES)
+    with standing.headroom(700):
+        assert limits() == (LIMIT + 700, LIMIT + 700 + 2 * HEADROOM_BYTES)
+        standing.step()
+        assert standing.put_back() == 0
+        assert limits() == (LIMIT + 700, LIMIT + 700 + 2 * HEADROOM_BYTES)
+    assert limits() == usual
+    (group / "memory.current").write_text("11000")
+    standing.step()
+    assert limits() == (LIMIT + STEP_BYTES, usual[1]), "there is room for all steps, as before"
+    standing.close()
+
+
+def test_on_v2_nobody_is_ended_for_what_he_took_meanwhile(tmp_path: Path, v2: Callable[[bool], Fence]) -> None:
+    group, standing = tmp_path / "warren/box", v2(False)
+    with standing.headroom(700):
+        (group / "memory.current").write_text(str(LIMIT + 600))
+    assert (group / "memory.reclaim").read_text() == "600"
+    assert int((group / "memory.max").read_text()) == LIMIT + 600 + LOWER_STEP_BYTES
+    assert (group / "memory.high").read_text() == "max"
+    standing.close()
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_a_sandbox_may_end_meanwhile(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+    standing = request.getfixturevalue(kind)(True)
+    with standing.headroom(700):
+        shutil.rmtree(tmp_path)
     standing.close()
 
 

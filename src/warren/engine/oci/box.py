@@ -1,7 +1,9 @@
 """One sandbox as this engine holds it: what is recorded of it, and the process whose end is its end."""
 
 import asyncio
+import contextlib
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -63,6 +65,10 @@ class Box:
         """Begin to wait for its memory limit."""
         self.fence = fence
         asyncio.get_running_loop().add_reader(fence.descriptor, self._heard)
+
+    def headroom(self, extra: int) -> AbstractContextManager[None]:
+        """Let it have `extra` bytes of memory above its limit meanwhile. Raises EngineFailed."""
+        return contextlib.nullcontext() if self.fence is None else self.fence.headroom(extra)
 
     def kill(self) -> None:
         """At once and whatever state it is in: a runtime would ask it first, and wait for one that is stopped."""

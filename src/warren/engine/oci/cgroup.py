@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +99,13 @@ class Cgroups:
         except OSError as error:
             raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
 
+    def slow_down(self, sandbox_id: str, limit: int) -> None:
+        """Set the soft limit of v2: who is above it is slowed down and loses what can be taken. Raises EngineFailed."""
+        try:
+            self.memory_file(sandbox_id, "memory.high").write_text(str(limit))
+        except OSError as error:
+            raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
+
     def raising(self, sandbox_id: str, limit: int) -> list[str]:
         """A command that does the same for a group with a lower limit, which a runtime will have made by then."""
         names = ("memory.max",) if self.is_v2 else ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes")
@@ -124,26 +130,29 @@ class Cgroups:
             return int((self.folder("", sandbox_id) / "memory.current").read_text())
         return int((self.folder("memory", sandbox_id) / "memory.usage_in_bytes").read_text())
 
-    @contextlib.contextmanager
-    def headroom(self, sandbox_id: str, limit: int, extra: int) -> Generator[None]:
-        """Let the sandbox's group have `extra` bytes above its limit meanwhile."""
-        self.set_memory(sandbox_id, limit + extra)
-        try:
-            yield
-        finally:
-            self._lower_memory(sandbox_id, limit)
-
-    def _lower_memory(self, sandbox_id: str, limit: int) -> None:
+    def lower_memory(self, sandbox_id: str, limit: int) -> None:
         """Back to `limit`. Who took more meanwhile, and cannot be made to give it back, gets nothing on top of it."""
         with contextlib.suppress(FileNotFoundError):  # a group that has ended needs no limit
-            if any(self._lowered(sandbox_id, limit) for _ in range(LOWER_ATTEMPTS)):
+            lowered = self._lowered_v2 if self.is_v2 else self._lowered_v1
+            if any(lowered(sandbox_id, limit) for _ in range(LOWER_ATTEMPTS)):
                 return
-            self._lowered(sandbox_id, self._memory_used(sandbox_id) + LOWER_STEP_BYTES)
+            lowered(sandbox_id, self._memory_used(sandbox_id) + LOWER_STEP_BYTES)
 
-    def _lowered(self, sandbox_id: str, limit: int) -> bool:
-        folder = self.folder("" if self.is_v2 else "memory", sandbox_id)
+    def _lowered_v2(self, sandbox_id: str, limit: int) -> bool:
+        """False while more is in use: the kernel would set the limit all the same, and end whoever is above it."""
+        folder = self.folder("", sandbox_id)
+        if (excess := self._memory_used(sandbox_id) - limit) > 0:
+            with contextlib.suppress(OSError):  # it cannot take back as much, or is older than Linux 5.19
+                (folder / "memory.reclaim").write_text(str(excess))
+            if self._memory_used(sandbox_id) > limit:
+                return False
+        (folder / "memory.max").write_text(str(limit))
+        return True
+
+    def _lowered_v1(self, sandbox_id: str, limit: int) -> bool:
+        folder = self.folder("memory", sandbox_id)
         try:
-            for name in ("memory.max",) if self.is_v2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+            for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
                 if (folder / name).exists() or "memsw" not in name:  # a kernel may be without swap accounting
                     (folder / name).write_text(str(limit))
         except OSError as error:

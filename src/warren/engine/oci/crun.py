@@ -148,16 +148,13 @@ class Crun:
 
     def fence(self, record: Record) -> Fence:
         """The kernel ends a process by itself: the guest has seen to it that it is not the guest."""
-        return fence(self._cgroups, record.id, self.memory_limit(record), guest_acts=self.guest_frees_memory)
+        return fence(self._cgroups, record.id, record.memory_mb * MIB, guest_acts=self.guest_frees_memory)
 
     def refresh(self, record: Record, folder: Path) -> None:
         """Write what /proc/meminfo shows inside, in place: the sandbox has this very file mounted."""
         page = meminfo(record.memory_mb * MIB, self._cgroups.usage(record.id))
         with contextlib.suppress(FileNotFoundError), open(folder / "meminfo", "r+b", buffering=0) as file:
             file.write(page)
-
-    def memory_limit(self, record: Record) -> int:
-        return record.memory_mb * MIB
 
     def reclaim(self, record: Record) -> int:
         return self._cgroups.reclaim(record.id)

@@ -365,7 +365,7 @@ class OciEngine:
 
             def keep() -> None:
                 write = self._keeping.write
-                made.append(write(box.record, box.folder, checkpoint_id, kind, hold=hold, durable=durable))
+                made.append(write(box, checkpoint_id, kind, hold=hold, durable=durable))
 
             try:
                 await on_thread(keep)

@@ -7,10 +7,15 @@ slow it down (v2), until the guest has ended the largest process.
 The guest may need a little memory for that itself. So the fence is moved out in steps with pauses between them: in a
 step all get some, in a pause the hogs stand still, however many there are and however fast, and leave the processors
 to the guest. Once use has fallen the fence is put back.
+
+A checkpoint takes memory of its own. Meanwhile the whole fence stands further out; nobody else sets these limits.
 """
 
 import contextlib
 import os
+import threading
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from warren.engine.oci import libc
@@ -31,7 +36,7 @@ INOTIFY_BYTES = 4096
 
 
 class Fence(Protocol):
-    """`heard` and `step` are quick enough for the event loop; `put_back` may take its time on a thread meanwhile."""
+    """`heard` and `step` are quick enough for the event loop; the others may take their time on a thread meanwhile."""
 
     descriptor: int
     """Readable when something has happened; not for anybody else to read or close."""
@@ -46,6 +51,10 @@ class Fence(Protocol):
 
     def put_back(self) -> int:
         """Put the fence back where it belongs if use has fallen below it: 0, or the bytes that are to be freed."""
+        ...
+
+    def headroom(self, extra: int) -> AbstractContextManager[None]:
+        """Let the sandbox have `extra` bytes above its limit meanwhile. Raises EngineFailed."""
         ...
 
     def close(self) -> None: ...
@@ -71,6 +80,7 @@ class FenceV1:
 
     def __init__(self, cgroups: Cgroups, sandbox_id: str, limit: int, guest_acts: bool) -> None:
         self._cgroups, self._id, self._limit, self._guest_acts = cgroups, sandbox_id, limit, guest_acts
+        self._moving = threading.Lock()
         self._control = cgroups.memory_file(sandbox_id, "memory.oom_control")
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
@@ -105,14 +115,27 @@ class FenceV1:
                 self._cgroups.set_memory(self._id, now + STEP_BYTES)
 
     def put_back(self) -> int:
-        usage = self._cgroups.usage(self._id)
-        rest = to_free(usage.memory, usage.cache, self._limit)
-        if rest == 0:
-            try:
+        with self._moving:
+            usage = self._cgroups.usage(self._id)
+            rest = to_free(usage.memory, usage.cache, self._limit)
+            if rest == 0:
+                try:
+                    self._cgroups.set_memory(self._id, self._limit)
+                except EngineFailed:  # it has grown again meanwhile
+                    return self._limit // CLEARANCE_SHARE
+            return rest
+
+    @contextlib.contextmanager
+    def headroom(self, extra: int) -> Generator[None]:
+        try:
+            with self._moving:
+                self._limit += extra
                 self._cgroups.set_memory(self._id, self._limit)
-            except EngineFailed:  # it has grown again meanwhile
-                return self._limit // CLEARANCE_SHARE
-        return rest
+            yield
+        finally:
+            with self._moving:
+                self._limit -= extra
+                self._cgroups.lower_memory(self._id, self._limit)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -123,11 +146,12 @@ class FenceV2:
 
     def __init__(self, cgroups: Cgroups, sandbox_id: str, limit: int, guest_acts: bool) -> None:
         self._cgroups, self._id, self._limit, self._guest_acts = cgroups, sandbox_id, limit, guest_acts
+        self._moving = threading.Lock()
         self._high = cgroups.memory_file(sandbox_id, "memory.high")
         self._events = cgroups.memory_file(sandbox_id, "memory.events")
         if guest_acts:
-            cgroups.set_memory(sandbox_id, limit + 2 * HEADROOM_BYTES)
-            self._high.write_text(str(limit))
+            cgroups.set_memory(sandbox_id, self._last)
+        self._stand()
         self._count = self._counted()
         self.descriptor = libc.inotify_of(self._events)
 
@@ -157,12 +181,37 @@ class FenceV2:
         rows = dict(line.split() for line in self._events.read_text().splitlines())
         return int(rows.get("high" if self._guest_acts else "oom_kill", 0))
 
+    @property
+    def _last(self) -> int:
+        """Where the kernel ends processes: with a guest that acts, beyond all steps."""
+        return self._limit + (2 * HEADROOM_BYTES if self._guest_acts else 0)
+
     def put_back(self) -> int:
-        usage = self._cgroups.usage(self._id)
-        rest = to_free(usage.memory, usage.cache, self._limit)
-        if rest == 0:
-            self._high.write_text(str(self._limit))
-        return rest
+        with self._moving:
+            usage = self._cgroups.usage(self._id)
+            rest = to_free(usage.memory, usage.cache, self._limit)
+            if rest == 0:
+                self._stand()
+            return rest
+
+    @contextlib.contextmanager
+    def headroom(self, extra: int) -> Generator[None]:
+        try:
+            with self._moving:
+                self._limit += extra
+                self._cgroups.set_memory(self._id, self._last)
+                self._stand()
+            yield
+        finally:
+            with self._moving:
+                self._limit -= extra
+                with contextlib.suppress(EngineFailed):  # its group has ended
+                    self._stand()
+                self._cgroups.lower_memory(self._id, self._last)
+
+    def _stand(self) -> None:
+        if self._guest_acts:
+            self._cgroups.slow_down(self._id, self._limit)
 
     def close(self) -> None:
         os.close(self.descriptor)

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from warren.contracts.engine import Checkpoint, SandboxSpec
+from warren.engine.oci.box import Box
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.manifest import Manifest, obstacle
@@ -27,17 +28,16 @@ log = structlog.get_logger(__name__)
 
 
 class Keeping:
-    """Knows sandboxes by their record and folder. Blocks: call it through `on_thread`."""
+    """Blocks: call it through `on_thread`."""
 
     def __init__(self, shelf: Shelf, cgroups: Cgroups, runtimes: Mapping[str, Runtime]) -> None:
         self._shelf = shelf
         self._cgroups = cgroups
         self._runtimes = runtimes
 
-    def write(
-        self, record: Record, folder: Path, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool
-    ) -> Checkpoint:
+    def write(self, box: Box, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool) -> Checkpoint:
         """The sandbox goes on, or stands still when `hold` is set. After an error it goes on and nothing is left."""
+        record, folder = box.record, box.folder
         runtime = self._runtimes[record.runtime]
         if kind is SnapshotKind.MEMORY and not runtime.keeps_memory:
             raise NotSupported(f"cannot keep the memory of a sandbox under {runtime.name}; ask for its files alone")
@@ -47,7 +47,7 @@ class Keeping:
         self._require_space(record.id, size)
         try:
             with (
-                self._cgroups.headroom(record.id, runtime.memory_limit(record), size + SPARE_MEMORY_BYTES),
+                box.headroom(size + SPARE_MEMORY_BYTES),
                 self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
                 manifest = _manifest(record, checkpoint_id, kind)

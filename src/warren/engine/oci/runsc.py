@@ -121,9 +121,6 @@ class Runsc:
             "--file-access-mounts=shared",
         ]
 
-    def memory_limit(self, record: Record) -> int:
-        return whole_memory(record.memory_mb)
-
     def reclaim(self, record: Record) -> int:
         return self._cgroups.reclaim(record.id)
 
@@ -168,7 +165,7 @@ class Runsc:
 
     def fence(self, record: Record) -> Fence:
         """The guest ends processes: the kernel's choice would be the sentry."""
-        return fence(self._cgroups, record.id, self.memory_limit(record), guest_acts=self.guest_frees_memory)
+        return fence(self._cgroups, record.id, whole_memory(record.memory_mb), guest_acts=self.guest_frees_memory)
 
     def refresh(self, record: Record, folder: Path) -> None:
         """The sentry keeps its own /proc."""

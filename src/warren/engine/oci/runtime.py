@@ -65,10 +65,6 @@ class Runtime(Protocol):
         """Bring up to date what the sandbox is told of its own use, where the runtime needs help with that."""
         ...
 
-    def memory_limit(self, record: Record) -> int:
-        """Bytes that the group of a running sandbox may have, the runtime's own needs included."""
-        ...
-
     def reclaim(self, record: Record) -> int:
         """Take back memory that a frozen sandbox can do without; the bytes by which it became smaller."""
         ...
