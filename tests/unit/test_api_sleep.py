@@ -1,4 +1,4 @@
-"""Pause, resume, fork and snapshots through the API, over the in-memory engine, guest and store."""
+"""Pause, resume and snapshots through the API, over the in-memory engine, guest and store."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -408,55 +408,7 @@ async def test_under_a_runtime_without_memory_a_snapshot_has_files_alone(server:
     assert (await post(server, source, "snapshots", memory=True)).status_code == 400
 
 
-# --- fork --------------------------------------------------------------------------------------------------
-
-
-async def test_a_fork_gives_copies_with_identities_of_their_own(server: ApiServer) -> None:
-    source = await create(server, envVars={"SECRET": "x"}, metadata={"k": "v"})
-    answer = await post(server, source, "fork", count=3, timeout=60)
-    assert answer.status_code == 201
-    copies = [item["sandbox"] for item in answer.json()]
-    assert len({copy["sandboxID"] for copy in copies} | {source}) == 4
-    assert len({copy["envdAccessToken"] for copy in copies}) == 3
-    for copy in copies:
-        identity = server.guest.identities[copy["sandboxID"]]
-        assert (identity.envs, identity.is_copy) == ({}, True)
-        assert (await detail(server, copy["sandboxID"]))["metadata"] == {"k": "v"}
-    assert await kept(server) == []
-    assert server.control.live.find(source) is not None
-
-
-async def test_a_fork_inherits_the_environment_only_when_asked(server: ApiServer) -> None:
-    source = await create(server, envVars={"SECRET": "x"})
-    for body, envs in (({"inheritEnvVars": True}, None), ({"envVars": {"A": "1"}}, {"A": "1"})):
-        (item,) = (await post(server, source, "fork", **body)).json()
-        assert server.guest.identities[item["sandbox"]["sandboxID"]].envs == envs
-
-
-async def test_each_copy_has_an_outcome_of_its_own(server: ApiServer) -> None:
-    headers = await server.other_project(sandboxes=3)
-    source = (await server.client.post("/v2/sandboxes", json={"templateID": "base"}, headers=headers)).json()
-    answer = await server.client.post(
-        f"/sandboxes/{source['sandboxID']}/fork", json={"count": 4, "timeout": 60}, headers=headers
-    )
-    assert answer.status_code == 201
-    assert sum("sandbox" in item for item in answer.json()) == 2
-    errors = [item["error"] for item in answer.json() if "error" in item]
-    assert [(error["code"], error["error_code"]) for error in errors] == [(429, "limit_reached")] * 2
-    assert await kept(server) == []
-
-
-@pytest.mark.parametrize("count", [0, 21, "2", None])
-async def test_a_fork_takes_1_to_20(server: ApiServer, count: Any) -> None:
-    source = await create(server)
-    assert (await post(server, source, "fork", count=count)).status_code == 400
-
-
-async def test_a_fork_that_fails_at_the_checkpoint_is_one_error_and_leaves_nothing(server: ApiServer) -> None:
-    source = await create(server)
-    server.engine.machine.is_full = True
-    assert code(await post(server, source, "fork")) == (507, "no_space")
-    assert len(await server.engine.list()) == 1
+# --- what is left behind ------------------------------------------------------------------------------------
 
 
 async def test_the_sweep_deletes_what_nothing_stands_on(server: ApiServer) -> None:

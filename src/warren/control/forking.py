@@ -4,19 +4,26 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from warren.contracts.engine import Engine, Restore
+from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
+from warren.control.live import LiveSandboxes
 from warren.control.sandbox_start import Origin, Starting, StartRequest
 from warren.control.snapshots import check_runs, snapshot_kind
 from warren.control.templates import with_services
 from warren.control.work import Work
 from warren.model import limits
-from warren.model.errors import BadRequest, Busy, WarrenError
+from warren.model.errors import BadRequest, Busy, GuestSilent, WarrenError
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
+from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template, template_of
 from warren.telemetry.meters import Meters
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,8 @@ class Forking:
         self,
         *,
         engine: Engine,
+        guest: Guest,
+        live: LiveSandboxes,
         store: Store,
         checkpoints: Checkpoints,
         starting: Starting,
@@ -40,13 +49,13 @@ class Forking:
         meters: Meters,
     ) -> None:
         self._engine, self._store, self._checkpoints, self._starting = engine, store, checkpoints, starting
-        self._work, self._meters = work, meters
+        self._guest, self._live, self._work, self._meters = guest, live, work, meters
 
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         """Copies of a running sandbox, each a sandbox of its own or the reason why it is none; the source goes on.
 
-        Raises BadRequest, SandboxPaused, SandboxChanging, NoSpace, Busy and EngineFailed when no copy can be made.
-        Goes on to its end when the caller goes away.
+        Raises BadRequest, SandboxPaused, SandboxChanging, GuestSilent, NoSpace, Busy and EngineFailed when no copy
+        can be made. Goes on to its end when the caller goes away.
         """
         if not 1 <= request.count <= limits.FORK_MAX:
             raise BadRequest(f"cannot make {request.count} copies: give a count of 1 to {limits.FORK_MAX}")
@@ -56,6 +65,8 @@ class Forking:
     async def _fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         kind = snapshot_kind(sandbox, memory=None, keeps_memory=self._engine.keeps_memory(sandbox.runtime))
         with self._meters.sleeping("fork", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
+            if request.envs is None and kind is SnapshotKind.FILESYSTEM:
+                await self._put_envs_among_files(sandbox)
             try:
                 async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
                     await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
@@ -67,6 +78,16 @@ class Forking:
                 return await asyncio.gather(*(self._copy(project, wanted) for _ in range(request.count)))
             finally:
                 await self._checkpoints.forget(checkpoint_id)
+
+    async def _put_envs_among_files(self, sandbox: Sandbox) -> None:
+        """A copy that boots has its source's environment from there; the guest takes it away when it starts."""
+        route = self._live.find(sandbox.id)
+        try:
+            if route is not None:
+                return await self._guest.retain_envs(route.address, route.control_token)
+        except WarrenError as error:
+            log.info("guest is silent before a fork", sandbox=sandbox.id, error=error.message)
+        raise GuestSilent("cannot let copies have the environment of their source: its guest does not answer")
 
     async def _copy(self, project: Project, wanted: StartRequest) -> Sandbox | WarrenError:
         try:

@@ -59,7 +59,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """What a caller asked for; None means "as the template says"."""
+    """What a caller asked for; None means "as the template says", and for `envs` those of a copy's source."""
 
     template: Template
     timeout_s: int
@@ -296,7 +296,9 @@ class Starting:
 
 
 def _owner(request: StartRequest) -> Owner:
-    return Owner(request.secured, request.envs, is_copy=request.origin is not None)
+    origin = request.origin
+    boots = origin is not None and origin.restore.kind is SnapshotKind.FILESYSTEM
+    return Owner(request.secured, request.envs, is_copy=origin is not None, recalls_envs=boots and request.envs is None)
 
 
 def sized(request: StartRequest, project: Project) -> Resources:

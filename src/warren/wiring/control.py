@@ -257,8 +257,8 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
         activity=on.activity,
         forking=Forking(
-            engine=on.engine, store=on.store, checkpoints=life.checkpoints, starting=life.starting, work=on.work,
-            meters=on.meters,
+            engine=on.engine, guest=on.guest, live=on.live, store=on.store, checkpoints=life.checkpoints,
+            starting=life.starting, work=on.work, meters=on.meters,
         ),
     )  # fmt: skip
 
