@@ -93,7 +93,7 @@ LINES = {
     "D08": "desktop: stream, its key, seen in a browser",
     "K01": "secrets: create, update, list, info, exists, destroy; values are kept and not yet used",
     "L01": "`e2b template`: create, list, publish, unpublish, delete",
-    "L02": "`e2b sandbox`: create, connect, exec, list, info, logs, kill",
+    "L02": "`e2b sandbox`: create, connect, exec, list, info, logs, metrics, pause, resume, snapshot, kill",
     "I01": "code in Python, JavaScript, TypeScript, R, Java, Bash",
     "I02": "contexts: create, list, restart, remove",
     "I03": "callbacks, streamed and whole output",

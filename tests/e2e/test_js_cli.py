@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from e2b import Sandbox, Template
 from tests.e2e.local_server import LocalServer
 from tests.e2e.npm_project import INSTALL_S, command_line, project, run_e2b
 from tests.e2e.terminal import read_until
+from tests.e2e.waiting import until
 
 __all__ = ["project"]
 pytestmark = pytest.mark.timeout(INSTALL_S + 300)
+METRICS_WITHIN_S = 30
+"""Seconds to the first sample of a sandbox."""
 
 
 def e2b(project: Path, server: LocalServer, *words: str, stdin: str = "") -> str:
@@ -55,6 +59,44 @@ def test_sandboxes_are_made_used_and_killed(project: Path, server: LocalServer) 
     finally:
         sandbox("kill", sandbox_id)
     assert not server_knows(sandbox_id)
+
+
+@pytest.mark.covers("L02", "S07", "S13", "S15", "S20")
+def test_sandboxes_are_paused_resumed_and_kept_as_snapshots(
+    project: Path, server: LocalServer, create: Callable[..., Sandbox], runtime: str
+) -> None:
+    def sandbox(*words: str) -> str:
+        return e2b(project, server, "sandbox", *words)
+
+    box = create()
+    process = box.commands.run("exec sleep 1000", background=True, timeout=0)
+    assert "has been paused" in sandbox("pause", box.sandbox_id)
+    assert "is already paused" in sandbox("pause", box.sandbox_id)
+    assert json.loads(sandbox("info", box.sandbox_id, "-f", "json"))["state"] == "paused"
+    assert box.sandbox_id in {row["sandboxId"] for row in json.loads(sandbox("list", "-s", "paused", "-f", "json"))}
+    assert "has been resumed" in sandbox("resume", box.sandbox_id)
+    assert box.sandbox_id not in {row["sandboxId"] for row in json.loads(sandbox("list", "-s", "paused", "-f", "json"))}
+    assert process.pid in {each.pid for each in box.commands.list()}
+
+    name = f"js-cli-{runtime}"
+    snapshot = sandbox("snapshot", "create", box.sandbox_id, "--name", name).split()[2]
+    listed = json.loads(sandbox("snapshot", "list", box.sandbox_id, "-f", "json"))
+    assert listed == [{"snapshotId": snapshot, "names": [f"default/{name}:default"]}]
+    assert json.loads(sandbox("snapshot", "list", "--name", name, "-f", "json")) == listed
+    copy = Sandbox.create(name, timeout=60)
+    try:
+        assert (process.pid in {each.pid for each in copy.commands.list()}) is (runtime == "runsc")
+    finally:
+        copy.kill()
+    assert "has been deleted" in sandbox("snapshot", "delete", snapshot)
+    assert "wasn't found" in run_e2b(project, server, "sandbox", "snapshot", "delete", snapshot).stderr
+    assert json.loads(sandbox("snapshot", "list", box.sandbox_id, "-f", "json")) == []
+
+    until(box.get_metrics, METRICS_WITHIN_S, "it was measured")
+    (measured, *_) = sandbox("metrics", box.sandbox_id, "--format", "json").split()
+    assert json.loads(measured)["memTotal"] > 0
+    gone = run_e2b(project, server, "sandbox", "pause", "i" + "0" * 20)
+    assert (gone.returncode, "wasn't found" in gone.stderr) == (1, True)
 
 
 @pytest.mark.covers("L02")

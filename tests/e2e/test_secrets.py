@@ -217,8 +217,12 @@ def remembering(server: LocalServer, word: str) -> set[str]:
     start = f'python3 -c \'import time; word = "{word[::-1]}"[::-1]; open("/tmp/up", "w"); time.sleep(9000)\''
     template = Template().from_template("base").set_start_cmd(start, "test -e /tmp/up")
     Template.build(template, "remembering", **server.options)
-    with Sandbox.create("remembering", timeout=60, **server.options) as box:  # from that memory
-        assert box.commands.run("pgrep -fc 'import tim[e]'").stdout == "1\n"
+    boots = set[str]()
+    for _ in range(2):
+        with Sandbox.create("remembering", timeout=60, **server.options) as box:
+            assert box.commands.run("pgrep -fc 'import tim[e]'").stdout == "1\n"
+            boots.add(box.files.read("/proc/sys/kernel/random/boot_id"))
+    assert len(boots) == 1, "they start from that memory"
     everywhere = files(server.folder, Path("/run/warren") / server.bridge)
     return {str(path) for path in everywhere if holds(path, {"memory": word.encode()})}
 

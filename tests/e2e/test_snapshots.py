@@ -7,8 +7,11 @@ import pytest
 from e2b import Sandbox, SandboxException
 
 from tests.e2e.local_server import LocalServer
+from tests.e2e.waiting import until
 
 Create = Callable[..., Sandbox]
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+LONG_S = 40.0
 
 
 def names_of(**query: str) -> list[str]:
@@ -19,9 +22,15 @@ def names_of(**query: str) -> list[str]:
     return found
 
 
+def grows(sandbox: Sandbox, path: str) -> None:
+    before = sandbox.files.get_info(path).size
+    until(lambda: sandbox.files.get_info(path).size > before, LONG_S, f"{path} grows")
+
+
 @pytest.mark.covers("S01", "S20")
-def test_a_snapshot_starts_many_and_its_source_goes_on(server: LocalServer, create: Create) -> None:
+def test_a_snapshot_starts_many_and_its_source_goes_on(server: LocalServer, create: Create, runtime: str) -> None:
     source = create(envs={"SECRET": "x"})
+    counting = source.commands.run("while echo >> /tmp/counted; do sleep 0.02; done", background=True, timeout=0)
     source.files.write("/home/user/work", "as it was")
     follower = source.commands.run("for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", background=True)
     snapshot = source.create_snapshot()
@@ -33,6 +42,11 @@ def test_a_snapshot_starts_many_and_its_source_goes_on(server: LocalServer, crea
             assert copy.files.read("/home/user/work") == "as it was"
             assert copy.commands.run("echo [$SECRET] $OWN").stdout == "[] y\n"
             assert copy.commands.run("hostname").stdout.strip() == copy.sandbox_id
+            went_on = counting.pid in {process.pid for process in copy.commands.list()}
+            same_boot = copy.files.read(BOOT_ID) == source.files.read(BOOT_ID)
+            assert (went_on, same_boot) == (runtime == "runsc",) * 2
+            if went_on:
+                grows(copy, "/tmp/counted")
         assert source.files.read("/home/user/work") == "changed"
         assert names_of(sandbox_id=source.sandbox_id) == [snapshot.snapshot_id]
         assert Sandbox.delete_snapshot(snapshot.snapshot_id) is True

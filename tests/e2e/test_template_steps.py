@@ -111,7 +111,7 @@ def test_a_failing_step_is_named(server: LocalServer, context: Context) -> None:
 
 @pytest.mark.covers("B04")
 def test_services_are_up_when_create_returns(
-    server: LocalServer, context: Context, create: Callable[..., Sandbox]
+    server: LocalServer, context: Context, create: Callable[..., Sandbox], runtime: str
 ) -> None:
     template = (
         context.template()
@@ -121,9 +121,12 @@ def test_services_are_up_when_create_returns(
         .set_start_cmd(f"python3 -m http.server {PORT}", wait_for_port(PORT))
     )
     built(template, "services")
+    boots = set[str]()
     for _ in range(2):
         box = create("services")
         assert box.commands.run(f"curl -s http://127.0.0.1:{PORT}/").stdout.strip() == TICKET
+        boots.add(box.files.read("/proc/sys/kernel/random/boot_id"))
+    assert len(boots) == (1 if runtime == "runsc" else 2), "gVisor starts them from the build's memory"
     assert any("CACHED start command" in line for line in built(template, "services"))
 
 

@@ -62,17 +62,24 @@ try {
   const listed = await Sandbox.list({ query: { metadata: { by: 'node', mark: runtime } } }).nextItems()
   assert.deepEqual(listed.map((one) => one.sandboxId), [sandbox.sandboxId])
 
+  const kept = await sandbox.commands.run('exec sleep 1000', { background: true, timeoutMs: 0 })
+  const bootId = (one) => one.files.read('/proc/sys/kernel/random/boot_id')
+  const stillHas = async (one) => (await one.commands.list()).some((process) => process.pid === kept.pid)
+  const booted = await bootId(sandbox)
   assert.equal(await sandbox.pause(), true)
   assert.equal(await sandbox.pause(), false)
   const [paused] = await Sandbox.list({ query: { metadata: { mark: runtime }, state: ['paused'] } }).nextItems()
   assert.equal(paused.sandboxId, sandbox.sandboxId)
   const woken = await Sandbox.connect(sandbox.sandboxId)
+  assert.deepEqual([await stillHas(woken), await bootId(woken)], [true, booted])
   assert.equal(await woken.files.read('/tmp/dir/text'), 'příliš žluťoučký kůň')
   const snapshot = await sandbox.createSnapshot({ name: `js-${runtime}` })
   const copies = [...(await sandbox.fork({ count: 1 })), await Sandbox.create(snapshot.snapshotId, { timeoutMs: 60_000 })]
   for (const copy of copies) {
     assert.equal(await copy.files.read('/tmp/dir/text'), 'příliš žluťoučký kůň')
     assert.notEqual(copy.sandboxId, sandbox.sandboxId)
+    const wentOn = runtime === 'runsc' // from the memory too
+    assert.deepEqual([await stillHas(copy), (await bootId(copy)) === booted], [wentOn, wentOn])
     await copy.kill()
   }
   assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), true)
