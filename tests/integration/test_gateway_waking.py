@@ -1,6 +1,7 @@
 """Requests to a sandbox that sleeps: who wakes it, what they get, and why it may stay asleep."""
 
 import asyncio
+import time
 from base64 import b64encode
 from hashlib import sha256
 
@@ -37,6 +38,13 @@ async def asleep(rig: Rig, port: int, **tokens: str | None) -> Route:
     return route
 
 
+def signed(expiration: int | None = None) -> httpx.QueryParams:
+    text = "/x:read::access" + ("" if expiration is None else f":{expiration}")
+    signature = "v1_" + b64encode(sha256(text.encode()).digest()).decode().rstrip("=")
+    given = {} if expiration is None else {"signature_expiration": str(expiration)}
+    return httpx.QueryParams({"path": "/x", "signature": signature} | given)
+
+
 async def ask(rig: Rig, port: int, path: str = "/", **headers: str) -> httpx.Response:
     return await rig.client.get(rig.url + path, headers=to("abc", port, **headers))
 
@@ -62,9 +70,21 @@ async def test_the_guest_is_woken_by_its_token_or_a_signature_alone(rig: Rig) ->
     for path, headers in (("/health", {}), ("/health", {"X-Access-Token": "wrong"}), (forged, {})):
         assert (await ask(rig, GUEST_PORT, path, **headers)).status_code == 403
     assert rig.routes.wakes == 0
-    signature = "v1_" + b64encode(sha256(b"/x:read::access").digest()).decode().rstrip("=")
-    signed = httpx.QueryParams({"path": "/x", "signature": signature})
-    assert (await ask(rig, GUEST_PORT, f"/files?{signed}")).text == "awake"
+    assert (await ask(rig, GUEST_PORT, f"/files?{signed()}")).text == "awake"
+
+
+async def test_a_signature_wakes_for_files_alone_and_while_it_holds(rig: Rig) -> None:
+    await asleep(rig, GUEST_PORT, access_token="access")
+    now = int(time.time())
+    for path in (
+        f"/health?{signed()}",
+        f"/files/compose?{signed()}",
+        f"/files?{signed(now - 1)}",
+        f"/files?{signed(0)}",
+    ):
+        assert (await ask(rig, GUEST_PORT, path)).status_code == 403
+    assert rig.routes.wakes == 0
+    assert (await ask(rig, GUEST_PORT, f"/files?{signed(now + 60)}")).text == "awake"
 
 
 async def test_an_open_guest_is_woken_by_anybody_and_its_hidden_routes_by_nobody(rig: Rig) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warren.contracts.routing import Route
-from warren.gateway.signed_urls import find_signer, is_signed
+from warren.gateway.signed_urls import find_signer, has_expired, is_signed
 
 ROUTES = [Route(f"sandbox{n}", "127.0.0.1", f"token{n}" if n else None, "control") for n in range(4)]
 
@@ -66,3 +66,12 @@ def test_a_sandbox_without_a_token_signs_nothing() -> None:
 )
 def test_only_files_are_signed(target: str, signed: bool) -> None:
     assert is_signed(target) is signed
+
+
+@pytest.mark.parametrize(
+    ("given", "expired"),
+    [("", False), ("100", False), ("101", False), ("99", True), ("soon", True), ("-5", True), ("9" * 5000, True)],
+)
+def test_a_signature_holds_until_its_second_is_over(given: str, expired: bool) -> None:
+    target = "/files?path=a&signature=x" + (given and f"&signature_expiration={given}")
+    assert has_expired(target, 100.9) is expired

@@ -12,6 +12,7 @@ from warren.model import limits
 
 FILES_PATH = "/files"
 _SIGNATURE = re.compile(rb"v1_[A-Za-z0-9+/]{43}")
+_SECONDS = re.compile(rb"[0-9]{1,18}")
 _OPERATIONS = {"GET": b"read", "HEAD": b"read", "POST": b"write"}
 
 
@@ -21,7 +22,7 @@ def is_signed(raw_path: str) -> bool:
 
 
 def find_signer(method: str, raw_path: str, routes: Iterable[Route]) -> Route | None:
-    """The sandbox whose access token made the signature. The guest checks it once more, and the expiry."""
+    """The sandbox whose access token made the signature. The guest checks it once more, path and expiry as well."""
     fields = _fields(raw_path.partition("?")[2])
     signature = fields.get(b"signature", b"").replace(b"=", b"")
     path = fields.get(b"path", b"")
@@ -41,6 +42,12 @@ def find_signer(method: str, raw_path: str, routes: Iterable[Route]) -> Route | 
         if hmac.compare_digest(expected, signature):
             found = route  # no early exit: the time must not tell how many sandboxes there are before this one
     return found
+
+
+def has_expired(raw_path: str, now: float) -> bool:
+    """Whether the signature's time is over, as the guest reckons; also one whose time cannot be read."""
+    expiration = _fields(raw_path.partition("?")[2]).get(b"signature_expiration")
+    return expiration is not None and not (_SECONDS.fullmatch(expiration) and int(expiration) >= int(now))
 
 
 def _fields(query: str) -> dict[bytes, bytes]:

@@ -1,6 +1,7 @@
 """A request to a sandbox without a route: it may sleep, and be one that traffic wakes. Tokens are checked before."""
 
 import hmac
+import time
 
 from warren.contracts.engine import GUEST_PORT
 from warren.contracts.routing import Route, Sleepers
@@ -8,7 +9,7 @@ from warren.gateway import pages
 from warren.gateway.admission import Asked, ToSandbox, admit_to
 from warren.gateway.pages import Refusal
 from warren.gateway.resolve import SandboxTarget
-from warren.gateway.signed_urls import find_signer
+from warren.gateway.signed_urls import find_signer, has_expired, is_signed
 from warren.model.errors import Conflict, Forbidden, LimitReached, NotFound, WarrenError
 
 _ACCESS_HEADER = "X-Access-Token"
@@ -40,6 +41,8 @@ def _may_call_guest(asked: Asked, asleep: Route) -> bool:
     given = asked.headers.get(_ACCESS_HEADER, "").encode("utf-8", "surrogateescape")
     if hmac.compare_digest(given, asleep.access_token.encode()):
         return True
+    if not is_signed(asked.path) or has_expired(asked.path, time.time()):
+        return False
     return find_signer(asked.method, asked.path, [asleep]) is not None
 
 
