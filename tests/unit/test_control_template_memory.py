@@ -12,6 +12,7 @@ import pytest
 from tests.unit.api_server import BASE, ApiServer, api_server
 from tests.unit.waiting import eventually
 from warren.contracts.guest import Exit, GuestCommand, OnLine
+from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
 
@@ -127,6 +128,21 @@ async def test_memory_of_another_build_is_not_used(tmp_path: Path) -> None:
         await prime(server)
         await server.store.put_template(replace(SERVED, digest="sha256:" + "1" * 64))
         assert restored(server, await create(server)) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"start_command": None, "ready_command": None}, {"resources": Resources(memory_mb=2048)}, {"envs": {"A": "1"}}],
+)
+async def test_memory_is_not_used_by_another_template_of_the_same_image(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    async with serving(tmp_path) as server:
+        await prime(server)
+        derived = replace(SERVED, id="tderived", names=("derived",), **changes)
+        await server.store.put_template(derived)
+        assert restored(server, await create(server, templateID="derived")) is None
+        assert restored(server, await create(server)) is SnapshotKind.MEMORY
 
 
 async def test_memory_that_is_gone_is_done_without_and_taken_again(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from warren.control.build_work import Worker
 from warren.control.checkpoints import Checkpoints
 from warren.control.garbage import Garbage
 from warren.control.leases import Leases
+from warren.control.memory_key import memory_key
 from warren.control.services import Services
-from warren.control.template_memory import memory_key
 from warren.control.templates import TemplateFiles, Templates
 from warren.model import limits
 from warren.model.build import BASE_STEP, FINALIZE_STEP, Built, LogLevel

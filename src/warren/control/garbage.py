@@ -49,7 +49,7 @@ class Collected:
 
 
 class Garbage:
-    """`memories`: checkpoints that built-in templates start from, by the digest of their image."""
+    """`memories`: checkpoints that built-in templates start from, by `memory_key`."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import structlog
 
 from warren.contracts.engine import Engine, Placement, Restore, SandboxSpec
 from warren.contracts.guest import Door, Guest, GuestIdentity
+from warren.control.memory_key import OWNER, memory_key
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles
 from warren.control.tokens import Tokens
@@ -59,7 +60,7 @@ class Launcher:
         services: Services | None = None,
         memory: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`memory`: checkpoints of templates that came finished, by the digest of their image."""
+        """`memory`: checkpoints of templates that came finished, by `memory_key`."""
         self._engine, self._guest, self._tokens, self._images = engine, guest, tokens, images
         self._services, self._memories = services, memory
 
@@ -94,7 +95,8 @@ class Launcher:
     def _memory(self, template: Template, kind: Kind) -> Restore | None:
         """It was taken under the server's default runtime, at the template's own sizes."""
         fits = kind.resources == template.resources and kind.runtime == self._engine.runtimes[0]
-        checkpoint_id = template.checkpoint_id or self._memories.get(template.digest)
+        key = memory_key(OWNER, self._engine.runtimes[0], template, template.resources)
+        checkpoint_id = template.checkpoint_id or self._memories.get(key)
         if checkpoint_id is None or not fits or not self._engine.keeps_memory(kind.runtime):
             return None
         return Restore(checkpoint_id, SnapshotKind.MEMORY)

@@ -4,7 +4,6 @@ A template that is built here has its memory taken by its build. Built-in ones c
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import structlog
 
@@ -12,21 +11,17 @@ from warren.contracts.engine import Engine
 from warren.contracts.guest import Door
 from warren.control.build_bench import Bench, Setting
 from warren.control.build_layers import Layers, Leaving
-from warren.control.build_steps import Stage, chain
+from warren.control.build_steps import Stage
 from warren.control.checkpoints import Checkpoints
+from warren.control.memory_key import OWNER, memory_key
 from warren.control.services import Services
 from warren.control.templates import TemplateFiles
 from warren.model import limits
-from warren.model.build import Built
 from warren.model.errors import WarrenError
-from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
 
 log = structlog.get_logger(__name__)
-
-OWNER = "built-in"
-"""In the place of a project's id in keys of the build cache."""
 
 
 class TemplateMemory:
@@ -41,7 +36,7 @@ class TemplateMemory:
         checkpoints: Checkpoints,
         taken: dict[str, str],
     ) -> None:
-        """`taken`: digest of a template's image to its checkpoint. Not in the database, which servers share."""
+        """`taken`: checkpoints by `memory_key`. Not in the database, which servers share."""
         self._engine, self._bench, self._services = engine, bench, services
         self._images, self._layers, self._checkpoints = images, layers, checkpoints
         self.taken = taken
@@ -57,7 +52,7 @@ class TemplateMemory:
             if template.start_command is None:
                 continue
             try:
-                self.taken[template.digest] = await self._found(template) or await self._taken(template)
+                self.taken[self._key(template)] = await self._found(template) or await self._taken(template)
                 log.info("sandboxes of this template start from memory", template=template.names[0])
             except WarrenError as error:
                 log.warning("memory of a template not taken", template=template.names[0], error=error.message)
@@ -81,11 +76,3 @@ class TemplateMemory:
 
     def _key(self, template: Template) -> str:
         return memory_key(OWNER, self._engine.runtimes[0], template, template.resources)
-
-
-def memory_key(owner: str, runtime: str, of: Built | Template, resources: Resources) -> str:
-    """In the build cache: of all that decides what is in the memory. `owner` is a project's id, or OWNER."""
-    return chain(
-        owner, runtime, of.digest, of.start_command, of.ready_command,
-        of.default_user, of.default_workdir, dict(of.envs), asdict(resources),
-    )  # fmt: skip
