@@ -69,7 +69,14 @@ class Site:
         workshop, leases = GuestWorkshop(), Leases()
         checkpoints = Checkpoints(engine=engine, store=self.store, ids=ids, layers=self.layers.checkpoints)
         relief = MemoryRelief(
-            engine=engine, guest=guest, store=self.store, clock=clock, live=None, ending=None, meters=None
+            engine=engine,
+            guest=guest,
+            store=self.store,
+            clock=clock,
+            live=None,
+            ending=None,
+            standstills=None,
+            meters=None,
         )  # pyright: ignore[reportArgumentType]
         spares = Spares(
             engine=engine, launcher=None, store=self.store, clock=clock, ids=ids, work=None, meters=None, floors=(),

@@ -61,7 +61,7 @@ def before(monkeypatch: pytest.MonkeyPatch, owner: object, method: str, act: Act
 
 
 async def fall_asleep(server: ApiServer, sandbox: str) -> None:
-    await server.control.pausing.at_deadline(await row(server, sandbox))
+    await server.control.pausing.pause(server.project, await row(server, sandbox), PauseRequest())
 
 
 async def begin_pause(server: ApiServer, sandbox: str, by: PauseCause = PauseCause.OWNER) -> None:

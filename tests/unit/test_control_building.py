@@ -25,6 +25,7 @@ from warren.control.memory import MemoryRelief
 from warren.control.sandbox_end import Ending
 from warren.control.services import Services
 from warren.control.spares import Spares
+from warren.control.standstills import Standstills
 from warren.control.templates import TemplateFiles, Templates
 from warren.control.tokens import Tokens
 from warren.control.work import Work
@@ -69,7 +70,7 @@ class Site:
         meters = Meters()
         relief = MemoryRelief(
             engine=engine, guest=self.guest, store=self.store, clock=clock, live=LiveSandboxes(tokens, meters),
-            ending=cast("Ending", None), meters=meters,
+            ending=cast("Ending", None), standstills=Standstills(), meters=meters,
         )  # fmt: skip
         spares = Spares(
             engine=engine, launcher=cast("Launcher", None), store=self.store, clock=clock, ids=ids,

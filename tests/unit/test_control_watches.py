@@ -35,7 +35,7 @@ async def row(server: ApiServer, sandbox: str) -> Sandbox:
 
 
 async def freeze(server: ApiServer, sandbox: str) -> None:
-    await server.control.pausing.idle(await row(server, sandbox), PauseKind.FROZEN)
+    await server.control.pausing.idle(await row(server, sandbox), PauseKind.FROZEN, lambda: True)
 
 
 async def has_died(server: ApiServer, sandbox: str) -> bool:

@@ -13,6 +13,7 @@ from warren.control.checkpoints import Checkpoints
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_start import Origin, Starting, StartRequest
 from warren.control.snapshots import check_runs, snapshot_kind
+from warren.control.standstills import Standstills
 from warren.control.templates import with_services
 from warren.control.work import Work
 from warren.model import limits
@@ -44,12 +45,14 @@ class Forking:
         live: LiveSandboxes,
         store: Store,
         checkpoints: Checkpoints,
+        standstills: Standstills,
         starting: Starting,
         work: Work,
         meters: Meters,
     ) -> None:
         self._engine, self._store, self._checkpoints, self._starting = engine, store, checkpoints, starting
-        self._guest, self._live, self._work, self._meters = guest, live, work, meters
+        self._guest, self._live, self._standstills = guest, live, standstills
+        self._work, self._meters = work, meters
 
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         """Copies of a running sandbox, each a sandbox of its own or the reason why it is none; the source goes on.
@@ -68,7 +71,7 @@ class Forking:
             if request.envs is None and kind is SnapshotKind.FILESYSTEM:
                 await self._put_envs_among_files(sandbox)
             try:
-                async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S):
+                async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S), self._standstills.begin(sandbox.id):
                     await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
             except TimeoutError:
                 raise Busy(f"cannot copy sandbox {sandbox.id} in time; it runs on, try again later") from None
@@ -81,6 +84,7 @@ class Forking:
 
     async def _put_envs_among_files(self, sandbox: Sandbox) -> None:
         """A copy that boots has its source's environment from there; the guest takes it away when it starts."""
+        await self._standstills.over(sandbox.id)
         route = self._live.find(sandbox.id)
         try:
             if route is not None:

@@ -1,7 +1,8 @@
 """Asking each guest whether it still answers: one that stopped is marked, cut off, and heard again when it is back.
 
 A slow machine must never condemn a healthy sandbox, so it takes several calls over a while, and a call during which
-this server itself was late says nothing. A mark ends nothing: that is for the sandbox's deadline and for `kill`.
+this server itself was late, or the sandbox stood still to be copied, says nothing. A mark ends nothing: that is for the
+sandbox's deadline and for `kill`.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from warren.contracts.guest import Guest
 from warren.contracts.routing import Route
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
+from warren.control.standstills import Standstills
 from warren.model import limits
 from warren.model.errors import WarrenError
 from warren.model.health import Silence
@@ -23,8 +25,18 @@ log = structlog.get_logger(__name__)
 
 
 class GuestHealth:
-    def __init__(self, *, guest: Guest, store: Store, clock: Clock, live: LiveSandboxes, meters: Meters) -> None:
-        self._guest, self._store, self._clock, self._live, self._meters = guest, store, clock, live, meters
+    def __init__(
+        self,
+        *,
+        guest: Guest,
+        store: Store,
+        clock: Clock,
+        live: LiveSandboxes,
+        standstills: Standstills,
+        meters: Meters,
+    ) -> None:
+        self._guest, self._store, self._clock, self._meters = guest, store, clock, meters
+        self._live, self._standstills = live, standstills
         self._silences: dict[str, Silence] = {}
         self._was_late_at = 0.0
 
@@ -60,12 +72,15 @@ class GuestHealth:
     async def _ask(self, route: Route, gate: asyncio.Semaphore) -> None:
         now = asyncio.get_running_loop().time
         async with gate:
+            if route.sandbox_id in self._standstills:
+                self._silences.pop(route.sandbox_id, None)  # it cannot answer, which says nothing of before or after
+                return
             since = now()
             try:
                 await self._guest.check(route.address)
             except WarrenError as error:
                 log.debug("guest missed a call", sandbox=route.sandbox_id, error=error.message)
-                if self._was_late_at < since:
+                if self._was_late_at < since and route.sandbox_id not in self._standstills:
                     await self._missed(route, since, now())
                 return
         self._silences.pop(route.sandbox_id, None)

@@ -7,9 +7,11 @@ import structlog
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine, Shortage
 from warren.contracts.guest import Guest
+from warren.contracts.routing import Route
 from warren.contracts.store import Store
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
+from warren.control.standstills import Standstills
 from warren.model import limits
 from warren.model.errors import WarrenError
 from warren.model.observation import Level, LogEntry
@@ -29,10 +31,11 @@ class MemoryRelief:
         clock: Clock,
         live: LiveSandboxes,
         ending: Ending,
+        standstills: Standstills,
         meters: Meters,
     ) -> None:
         self._engine, self._guest, self._store, self._clock = engine, guest, store, clock
-        self._live, self._ending, self._meters = live, ending, meters
+        self._live, self._ending, self._standstills, self._meters = live, ending, standstills, meters
 
     async def watch(self, sandbox: Sandbox) -> None:
         """Stand by until the sandbox is gone."""
@@ -41,7 +44,7 @@ class MemoryRelief:
             if route is None:
                 return  # it is being ended
             try:
-                if kind is Shortage.KERNEL or await self.relieve(route.sandbox_id, route.address, route.control_token):
+                if kind is Shortage.KERNEL or await self._relieve(route):
                     await self._note(sandbox)
             except TimeoutError:
                 log.error("sandbox does not give memory back; it is ended", sandbox=sandbox.id)
@@ -49,6 +52,10 @@ class MemoryRelief:
                 return
             except WarrenError as error:
                 log.warning("memory of a sandbox not looked after", sandbox=sandbox.id, error=error.message)
+
+    async def _relieve(self, route: Route) -> bool:
+        async with self._standstills.prevented(route.sandbox_id):
+            return await self.relieve(route.sandbox_id, route.address, route.control_token)
 
     async def relieve(self, sandbox_id: str, address: str, control_token: str) -> bool:
         """Have processes ended until the limit holds again; whether there were any. TimeoutError when it never does."""

@@ -24,6 +24,7 @@ from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
+from warren.control.standstills import Standstills
 from warren.control.tokens import Tokens
 from warren.control.watches import Watches
 from warren.control.work import Work
@@ -66,6 +67,7 @@ class Pausing:
         clock: Clock,
         tokens: Tokens,
         live: LiveSandboxes,
+        standstills: Standstills,
         watches: Watches,
         checkpoints: Checkpoints,
         ending: Ending,
@@ -73,7 +75,7 @@ class Pausing:
         meters: Meters,
     ) -> None:
         self._engine, self._guest, self._store, self._clock = engine, guest, store, clock
-        self._tokens, self._live, self._watches = tokens, live, watches
+        self._tokens, self._live, self._standstills, self._watches = tokens, live, standstills, watches
         self._checkpoints, self._ending, self._work, self._meters = checkpoints, ending, work, meters
         self._at_work = Counter[str]()
 
@@ -115,6 +117,8 @@ class Pausing:
 
         Raises what `pause` raises; a silent guest stays where it is.
         """
+        if sandbox.id in self._standstills:
+            raise SandboxChanging(f"cannot pause sandbox {sandbox.id}: it is being copied")
         if not await self._guest_answers(sandbox):
             raise GuestSilent
         if kind is not PauseKind.FROZEN:
@@ -176,15 +180,19 @@ class Pausing:
         return True
 
     async def _guest_answers(self, sandbox: Sandbox) -> bool:
-        route = self._live.find(sandbox.id)
-        if route is None or not route.answers:
-            return False
-        try:
-            await self._guest.retain_envs(route.address, self._tokens.control(sandbox.id))
-        except WarrenError as error:
-            log.info("guest is silent before a pause", sandbox=sandbox.id, error=error.message)
-            return False
-        return True
+        while True:
+            await self._standstills.over(sandbox.id)
+            route = self._live.find(sandbox.id)
+            if route is None or not route.answers:
+                return False
+            try:
+                await self._guest.retain_envs(route.address, self._tokens.control(sandbox.id))
+            except WarrenError as error:
+                if sandbox.id in self._standstills:
+                    continue  # that is why
+                log.info("guest is silent before a pause", sandbox=sandbox.id, error=error.message)
+                return False
+            return True
 
     async def _fall_asleep(self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool] = lambda: True) -> None:
         metered = self._meters.sleeping("pause", sandbox.runtime)

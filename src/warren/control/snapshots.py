@@ -10,6 +10,7 @@ from warren.contracts.clock import Clock, Ids
 from warren.contracts.engine import Engine
 from warren.contracts.store import SnapshotQuery, Store
 from warren.control.checkpoints import Checkpoints
+from warren.control.standstills import Standstills
 from warren.control.work import Work
 from warren.model.errors import BadRequest, SandboxChanging, SandboxPaused
 from warren.model.project import Project
@@ -46,11 +47,12 @@ class Snapshots:
         clock: Clock,
         ids: Ids,
         checkpoints: Checkpoints,
+        standstills: Standstills,
         work: Work,
         meters: Meters,
     ) -> None:
         self._engine, self._store, self._clock, self._ids = engine, store, clock, ids
-        self._checkpoints, self._work, self._meters = checkpoints, work, meters
+        self._checkpoints, self._standstills, self._work, self._meters = checkpoints, standstills, work, meters
 
     async def take(self, project: Project, sandbox: Sandbox, name: str | None, *, memory: bool | None) -> Snapshot:
         """A snapshot of a running sandbox, which goes on. None keeps what its runtime can keep.
@@ -68,7 +70,8 @@ class Snapshots:
 
     async def _take(self, sandbox: Sandbox, version: VersionName | None, kind: SnapshotKind) -> Snapshot:
         with self._meters.sleeping("snapshot", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
-            checkpoint = await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False)
+            async with self._standstills.begin(sandbox.id):
+                checkpoint = await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False)
             snapshot = Snapshot(
                 id=self._ids.snapshot_id(),
                 project_id=sandbox.project_id,

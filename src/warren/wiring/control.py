@@ -40,6 +40,7 @@ from warren.control.servers import Servers
 from warren.control.services import Services
 from warren.control.snapshots import Snapshots
 from warren.control.spares import Spares
+from warren.control.standstills import Standstills
 from warren.control.supervision import Supervision
 from warren.control.template_memory import TemplateMemory
 from warren.control.templates import TemplateFiles, Templates
@@ -96,6 +97,7 @@ class _Grounds:
     meters: Meters
     tokens: Tokens
     live: LiveSandboxes
+    standstills: Standstills
     activity: Activity
     images: TemplateFiles
     layers: Layers
@@ -136,8 +138,8 @@ def build_control(
     on = _Grounds(
         server_id=load_identity(settings.state_dir).id, engine=engine, guest=guest, store=store, work=work, audit=audit,
         clock=SystemClock(), ids=SystemIds(), meters=meters, tokens=tokens, live=LiveSandboxes(tokens, meters),
-        activity=Activity(), images=TemplateFiles(settings.templates_dir), layers=Layers(settings.layers_dir),
-        leases=Leases(), workshop=workshop,
+        standstills=Standstills(), activity=Activity(), images=TemplateFiles(settings.templates_dir),
+        layers=Layers(settings.layers_dir), leases=Leases(), workshop=workshop,
     )  # fmt: skip
     life = _build_life(settings, on)
     snapshots = _build_snapshots(on, life)
@@ -185,7 +187,7 @@ def build_control(
         ),
         observations=observations,
         denials=Denials(engine=engine, clock=on.clock, audit=audit, meters=meters),
-        health=GuestHealth(guest=guest, store=store, clock=on.clock, live=on.live, meters=meters),
+        health=_build_health(on),
         meters=meters,
     )  # fmt: skip
 
@@ -200,12 +202,14 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         work=work, meters=on.meters, audit=on.audit,
     )  # fmt: skip
     relief = MemoryRelief(
-        engine=engine, guest=on.guest, store=store, clock=clock, live=on.live, ending=ending, meters=on.meters
-    )
+        engine=engine, guest=on.guest, store=store, clock=clock, live=on.live, ending=ending,
+        standstills=on.standstills, meters=on.meters,
+    )  # fmt: skip
     watches = Watches(engine=engine, live=on.live, ending=ending, relief=relief, work=work)
     pausing = Pausing(
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
-        watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters,
+        standstills=on.standstills, watches=watches, checkpoints=checkpoints, ending=ending, work=work,
+        meters=on.meters,
     )  # fmt: skip
     services, memories = None if on.workshop is None else Services(on.workshop), dict[str, str]()
     launcher = Launcher(
@@ -258,7 +262,7 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         activity=on.activity,
         forking=Forking(
             engine=on.engine, guest=on.guest, live=on.live, store=on.store, checkpoints=life.checkpoints,
-            starting=life.starting, work=on.work, meters=on.meters,
+            standstills=on.standstills, starting=life.starting, work=on.work, meters=on.meters,
         ),
     )  # fmt: skip
 
@@ -276,10 +280,16 @@ def _build_observations(on: _Grounds) -> Observations:
     )  # fmt: skip
 
 
+def _build_health(on: _Grounds) -> GuestHealth:
+    return GuestHealth(
+        guest=on.guest, store=on.store, clock=on.clock, live=on.live, standstills=on.standstills, meters=on.meters
+    )
+
+
 def _build_snapshots(on: _Grounds, life: _Life) -> Snapshots:
     return Snapshots(
-        engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints, work=on.work,
-        meters=on.meters,
+        engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints,
+        standstills=on.standstills, work=on.work, meters=on.meters,
     )  # fmt: skip
 
 
