@@ -3,13 +3,19 @@
 As long as there is no file PLAN it is a server like any other. The file holds `record`, and then each call is noted in
 PLAN.trace; or `<before|after> <point> <number>`: the process kills itself around that call, counted from when the
 plan appeared.
+
+A command of a runtime is such a call too, and `during` it there is a place more: `during <point> <number> <ms>`. The
+process kills itself so many milliseconds after the command was begun. The command is stopped then, so that it has not
+ended when the next server looks around, and PLAN.orphan has its pid.
 """
 
 import asyncio
 import inspect
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -31,6 +37,8 @@ from warren.settings import load
 from warren.wiring import serving, state
 
 RECORD = "record"
+VERBS = frozenset({"run", "restore", "wait", "delete", "pause", "resume", "fscheckpoint", "checkpoint"})
+"""Of a runtime's command line; what is done to a sandbox by another process than the server."""
 BACKGROUND = frozenset(
     {"engine.usage", "engine.death", "guest.logs", "guest.check", "store.add_metrics", "store.overdue"}
     | {"store.prune_gone", "store.touch_key", "store.close", "guest.close", "store.sandboxes", "store.sandbox"}
@@ -51,8 +59,17 @@ class Plan:
         self._counts: Counter[str] = Counter()
 
     def passes(self, when: str, point: str) -> None:
-        if point in BACKGROUND:
-            return
+        if point not in BACKGROUND and self._is_met(when, point):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def begun(self, command: int, point: str) -> None:
+        if self._is_met("during", point):
+            time.sleep(int(self._text.split()[3]) / 1000)
+            os.kill(command, signal.SIGSTOP)
+            self._path.with_suffix(".orphan").write_text(str(command))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_met(self, when: str, point: str) -> bool:
         text = self._path.read_text() if self._path.exists() else ""
         if text != self._text:
             self._text, self._counts = text, Counter()
@@ -60,11 +77,11 @@ class Plan:
             self._note(when, point)
         elif text and text.split()[:2] == [when, point]:
             self._counts[point] += 1
-            if self._counts[point] == int(text.split()[2]):
-                os.kill(os.getpid(), signal.SIGKILL)
+            return self._counts[point] == int(text.split()[2])
+        return False
 
     def _note(self, when: str, point: str) -> None:
-        if when == "before":
+        if when in ("before", "during"):
             self._counts[point] += 1
             with self._path.with_suffix(".trace").open("a") as trace:
                 trace.write(f"{point} {self._counts[point]}\n")
@@ -98,8 +115,27 @@ def watched(function: Callable[..., Any], point: str, plan: Plan) -> Callable[..
     return call
 
 
+def spied_popen(plan: Plan) -> type[subprocess.Popen[Any]]:
+    class Spied(subprocess.Popen[Any]):
+        def __init__(self, args: Any, *others: Any, **named: Any) -> None:
+            words = [str(word) for word in args]
+            runtime = next((name for name in (Runsc.name, Crun.name) if name in map(_last_part, words)), None)
+            verb = next((word for word in words if word in VERBS), None)
+            # In a session of its own: the kernel ends what is stopped in the session of one that dies.
+            super().__init__(args, *others, **{**named, "start_new_session": bool(runtime)})
+            if runtime and verb:
+                plan.begun(self.pid, f"{runtime}.{verb}")
+
+    return Spied
+
+
+def _last_part(word: str) -> str:
+    return word.rpartition("/")[2]
+
+
 def install(plan: Plan) -> None:
     """At the contracts, and inside the engine at what it does to the machine."""
+    subprocess.Popen = spied_popen(plan)  # type: ignore[misc]
     for where, name, point in (
         (serving, "OciEngine", "engine"),
         (serving, "GuestdClient", "guest"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.build_operations import build_operation
-from tests.chaos.crash_points import CrashingServer, CrashPoint, crash
+from tests.chaos.crash_points import DURING, CrashingServer, CrashPoint, crash
 from tests.chaos.operations import OPERATIONS
 from tests.chaos.sleep_operations import SLEEP_OPERATIONS
 from tests.e2e.cleanliness import nothing_left
@@ -27,6 +27,9 @@ POINTS = (
     ("resume", "runsc", CrashPoint("after", "runtime.start")),
     ("snapshot", "crun", CrashPoint("before", "runtime.save")),
     ("fork", "crun", CrashPoint("after", "store.add_sandbox")),
+    ("pause", "runsc", CrashPoint(DURING, "runsc.checkpoint", ms=15)),
+    ("snapshot", "runsc", CrashPoint(DURING, "runsc.pause")),
+    ("resume", "runsc", CrashPoint(DURING, "runsc.restore")),
 )
 
 

@@ -131,6 +131,28 @@ async def test_what_stood_still_for_a_snapshot_when_its_server_was_killed_goes_o
         assert not machine.engine.is_still(sandbox.id)
 
 
+async def test_what_did_not_go_on_at_the_start_is_taken_over_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_SWEEP_PERIOD_S", 0.01)
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+
+    async def stuck(_: str) -> None:
+        raise EngineFailed("cannot wake it")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(machine.engine, "thaw", stuck)
+        async with machine.server() as control:
+            assert control.live.find(sandbox.id) is None
+            broken.undo()
+            await eventually(lambda: _is_routed(control, sandbox))
+
+
+async def _is_routed(control: Control, sandbox: Sandbox) -> bool:
+    return control.live.find(sandbox.id) is not None
+
+
 async def test_a_deadline_that_passed_meanwhile_is_enforced(machine: Machine) -> None:
     async with machine.server() as control:
         sandbox = await machine.sandbox(control)

@@ -23,6 +23,7 @@ from warren.engine.oci.guard import RuleGuard
 from warren.engine.oci.keeping import Keeping
 from warren.engine.oci.machine import machine_of
 from warren.engine.oci.network import Network
+from warren.engine.oci.orphans import end_orphans
 from warren.engine.oci.places import RUN_ROOT, Hold, Places, forget_guests, install_guest
 from warren.engine.oci.pool import SlotMaker, SlotPool
 from warren.engine.oci.process import ProcessId
@@ -114,6 +115,7 @@ class OciEngine:
 
     def _prepare_machine(self) -> None:
         self.machine_restarted = not self._places.is_of_this_boot()
+        end_orphans(self._places)
         forget_other_boots(self._places)
         guest_dir = install_guest(self._settings.guestd, self._places.guests)
         runsc = Runsc(self._settings.runsc, self._places, guest_dir, self._cgroups)

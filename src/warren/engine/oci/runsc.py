@@ -97,7 +97,7 @@ class Runsc:
 
     def delete(self, sandbox_id: str, folder: Path) -> None:
         """Kill and forget a sandbox. Idempotent: `--force` makes an unknown one a success."""
-        self._saver.mend(sandbox_id, folder)
+        self._saver.make_legible(sandbox_id, folder)
         argv = [*self._command(), "delete", "--force", sandbox_id]
         run(f"remove sandbox {sandbox_id}", argv, limits.KILL_DEADLINE_S)
 

@@ -46,7 +46,9 @@ class RunscSaver:
     def wake(self, sandbox_id: str, folder: Path) -> None:
         """Let a halted kernel go on. Idempotent."""
         if self.mend(sandbox_id, folder) == PAUSED:
-            run(f"wake sandbox {sandbox_id}", [*self._command, "resume", sandbox_id], limits.FREEZE_DEADLINE_S)
+            # The kernel goes on when what an earlier server had it save is saved: cut off meanwhile, it would go on
+            # later, and its note would say for ever that it stands still.
+            run(f"wake sandbox {sandbox_id}", [*self._command, "resume", sandbox_id], limits.CHECKPOINT_DEADLINE_S)
         (folder / KEPT_NOTE).unlink(missing_ok=True)
 
     def mend(self, sandbox_id: str, folder: Path) -> str:
@@ -59,6 +61,14 @@ class RunscSaver:
             note.write_text(json.dumps(whole))
             return PAUSED
         return status or ""
+
+    def make_legible(self, sandbox_id: str, folder: Path) -> None:
+        """See to it that runsc can delete the sandbox: it refuses one whose note it cannot read, then and for ever.
+
+        Without a note it removes nothing, and what there is of the sandbox is left to whoever ends its cgroup.
+        """
+        if not self.mend(sandbox_id, folder):
+            self._note(sandbox_id).unlink(missing_ok=True)
 
     def _write(self, verb: str, sandbox_id: str, target: Path) -> None:
         argv = [*self._command, verb, "--leave-running", f"--image-path={target}", sandbox_id]
