@@ -4,13 +4,17 @@ With a bridge only the traces of the server with that bridge count, so that seve
 without one, those of every server on the machine.
 """
 
+import json
 import os
 import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from sqlalchemy import create_engine
+
 from warren.engine.oci.uids import FOLDER
+from warren.store import sleep
 
 _IMAGE_WORK = re.compile(r"-m warren\.(images\.cell|engine\.oci\.baker)\b")
 _UNDER_WAY = (
@@ -34,6 +38,7 @@ def snapshot(bridge: str | None = None, state_dir: Path | None = None) -> Traces
         "processes": _processes(marks, [f"/warren_{bridge}{end}" for end in "/_"] if bridge else ["/warren_"]),
         "layers": _layers(state_dir),
         "partials": _partials(state_dir),
+        "checkpoints": frozenset() if state_dir is None else _checkpoints(state_dir),
     }
 
 
@@ -114,3 +119,24 @@ def _partials(state_dir: Path | None) -> frozenset[str]:
 def _layers(state_dir: Path | None) -> frozenset[str]:
     folder = None if state_dir is None else state_dir / "engine" / "layers"
     return frozenset() if folder is None or not folder.exists() else frozenset(str(path) for path in folder.iterdir())
+
+
+def _checkpoints(state_dir: Path) -> frozenset[str]:
+    """Whole ones that nothing stands on: no sandbox sleeps in them, and no snapshot, template or build layer is made of
+    them. Only what is in the server's own database counts; on another one nothing must be kept at the end."""
+    whole = {path for path in (state_dir / "engine" / "checkpoints").glob("c*")}
+    kept = kept_by_builds(state_dir)
+    if whole and (state_dir / "warren.db").exists():
+        database = create_engine(f"sqlite:///file:{state_dir / 'warren.db'}?mode=ro&uri=true")
+        try:
+            with database.connect() as connection:
+                kept |= sleep.referenced_checkpoints(connection)
+        finally:
+            database.dispose()
+    return frozenset(str(path) for path in whole if path.name not in kept)
+
+
+def kept_by_builds(state_dir: Path) -> set[str]:
+    """Checkpoints that builds have left for the next ones."""
+    entries = [path for kind in ("files", "memory") for path in (state_dir / "build-cache").glob(f"*.{kind}")]
+    return {json.loads(entry.read_text())["value"] for entry in entries}

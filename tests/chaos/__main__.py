@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.chaos.build_operations import build_operation
 from tests.chaos.crash_points import STRAYS_S, CrashingServer, calls_of, clear, crash, strays
-from tests.chaos.operations import OPERATIONS, POOL_OPERATIONS, Operation
+from tests.chaos.operations import OPERATIONS, POOL_OPERATIONS, Operation, checkpoints
 from tests.chaos.rounds import (
     FAULT_EVERY_S,
     RUNTIMES,
@@ -147,8 +147,10 @@ def _rounds(rounds: Rounds) -> Iterator[str]:
             clear(server)
             try:
                 until(lambda: not strays(server), STRAYS_S, "no strays")
+                until(lambda: not checkpoints(server), STRAYS_S, "no checkpoints")
             except AssertionError:
-                left.append(f"{rounds.what}: left by a server that lives: {sorted(strays(server))}")
+                there = sorted(strays(server) | checkpoints(server))
+                left.append(f"{rounds.what}: left by a server that lives: {there}")
         for line in summary(chaos.outcome):
             _sum_up(f"{rounds.what}: {line}")
         yield from map(_told, _judged(rounds, chaos.outcome))

@@ -4,7 +4,6 @@ A new operation is one more line in OPERATIONS: `prepare` makes what it needs, `
 returns what was acknowledged, `check` looks at what the next server says; it gets None when nothing was acknowledged.
 """
 
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from e2b import Sandbox, SandboxQuery
 
 from tests.e2e.local_server import LocalServer
 from tests.e2e.waiting import until
+from tests.leaks import kept_by_builds
 
 LIFE_S = 600
 LONGER_S = 3600
@@ -46,9 +46,7 @@ def listed(server: LocalServer, **metadata: str) -> set[str]:
 
 def checkpoints(server: LocalServer) -> set[str]:
     """On the server's disk, whole or not; but for what builds have left for the next ones."""
-    cache = server.state / "build-cache"
-    kept = {json.loads(entry.read_text())["value"] for kind in ("files", "memory") for entry in cache.glob(f"*.{kind}")}
-    return {path.name for path in (server.state / "engine" / "checkpoints").glob("*")} - kept
+    return {path.name for path in (server.state / "engine" / "checkpoints").glob("*")} - kept_by_builds(server.state)
 
 
 def snapshots(server: LocalServer) -> list[str]:
