@@ -1,5 +1,6 @@
 """What becomes of a checkpoint's files: read with their holes, digested, sealed, refused when they changed."""
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -159,9 +160,34 @@ def test_a_checkpoint_says_what_stands_in_its_way(
 def test_a_manifest_comes_back_as_it_was() -> None:
     whole = replace(MANIFEST, pieces={"memory/pages.img": Piece(1, 2, "3")}, key="4")
     assert Manifest.from_json(whole.to_json()) == whole
-    for text in ("", "[]", "{}", whole.to_json().replace('"version": 2', '"version": 3'), whole.to_json()[:-9]):
+    for text in ("", "[]", "{}", whole.to_json().replace('"version": 2', '"version": "2"'), whole.to_json()[:-9]):
         with pytest.raises(ValueError):
             Manifest.from_json(text)
+
+
+FOREIGN_FILES = {"files/layer.img": {"length": 1, "on_disk": 2, "digest": "3", "holes": 4}}
+
+
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize(
+    ("pieces", "kind", "words"),
+    [
+        (FOREIGN_FILES, SnapshotKind.FILESYSTEM, None),
+        (FOREIGN_FILES, SnapshotKind.MEMORY, "another version of Warren wrote it$"),
+        ({"files-in-colour/layer.img": {"length": 1, "on_disk": 2, "digest": "3"}}, SnapshotKind.FILESYSTEM, "form"),
+        ({}, SnapshotKind.FILESYSTEM, "form"),
+    ],
+)
+def test_of_another_version_s_manifest_the_files_can_be_used(
+    version: int, pieces: dict[str, object], kind: SnapshotKind, words: str | None
+) -> None:
+    fields = json.loads(MANIFEST.to_json())
+    fields["resources"]["colours"] = 3
+    del fields["guest"]
+    foreign = Manifest.from_json(json.dumps({**fields, "version": version, "pieces": pieces, "more": [1]}))
+    why = obstacle(foreign, SPEC, kind, HERE)
+    assert why is None if words is None else re.search(words, why or "")
+    assert foreign.checkpoint.kind is SnapshotKind.FILESYSTEM
 
 
 def test_processor_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:

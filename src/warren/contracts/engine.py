@@ -48,8 +48,8 @@ class Checkpoint:
     """A whole checkpoint on this engine's disk. `bytes` is what it takes there.
 
     `build` names the runtime's build and the CPU features that its memory needs; "" when there is no memory in it.
-    `unreadable` says why this server cannot tell what it holds (another version wrote it, or it is damaged): of such a
-    one only the id and the bytes are known.
+    `kind` is what this server can start from it. `unreadable` says why it cannot tell what it holds (it is damaged, or
+    another version wrote it): of such a one only the id and the bytes are known.
     """
 
     id: str

@@ -232,7 +232,7 @@ class TemplateBuilder:
         checkpoint_id = self._layers.find(key, Leaving.MEMORY)
         if checkpoint_id is not None and not planned.is_forced:
             self._leases.hold(planned.order.id, checkpoint_id)
-            if await self._checkpoints.can_read(checkpoint_id):
+            if await self._checkpoints.holds_memory(checkpoint_id):
                 say(LogLevel.INFO, "CACHED start command", FINALIZE_STEP)
                 return checkpoint_id
 

@@ -10,6 +10,7 @@ from warren.contracts.engine import Checkpoint, Engine
 from warren.contracts.store import Store
 from warren.model.errors import LimitReached, WarrenError
 from warren.model.project import Project
+from warren.model.snapshot import SnapshotKind
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,10 @@ class Checkpoints:
         whole = await self._engine.checkpoints()
         return next((checkpoint for checkpoint in whole if checkpoint.id == checkpoint_id), None)
 
-    async def can_read(self, checkpoint_id: str) -> bool:
+    async def holds_memory(self, checkpoint_id: str) -> bool:
+        """And of this version: that which it can be started from here."""
         found = await self.find(checkpoint_id)
-        return found is not None and not found.unreadable
+        return found is not None and not found.unreadable and found.kind is SnapshotKind.MEMORY
 
     async def sweep(self) -> None:
         """Delete what no live sandbox, snapshot or cached layer stands on, and nobody here is at work with."""

@@ -59,7 +59,9 @@ class TemplateMemory:
 
     async def _found(self, template: Template) -> str | None:
         checkpoint_id = self._layers.find(self._key(template), Leaving.MEMORY)
-        return checkpoint_id if checkpoint_id is not None and await self._checkpoints.can_read(checkpoint_id) else None
+        if checkpoint_id is None or not await self._checkpoints.holds_memory(checkpoint_id):
+            return None
+        return checkpoint_id
 
     async def _taken(self, template: Template) -> str:
         async def work(sandbox_id: str, door: Door) -> None:

@@ -12,12 +12,12 @@ from warren.contracts.engine import Checkpoint, SandboxSpec
 from warren.engine.oci.box import Box
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
-from warren.engine.oci.manifest import Manifest, obstacle
+from warren.engine.oci.manifest import Manifest, has_files, obstacle
 from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime, Saved
 from warren.engine.oci.shelf import Draft, Shelf
 from warren.model import limits
-from warren.model.errors import CheckpointUnusable, EngineFailed, NoSpace, NotSupported
+from warren.model.errors import CheckpointUnusable, EngineFailed, NoSpace, NotSupported, WarrenError
 from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 
@@ -53,7 +53,7 @@ class Keeping:
                 manifest = _manifest(record, checkpoint_id, kind)
                 return self._write(runtime, record, folder, draft, manifest, hold=hold, durable=durable)
         except OSError as error:
-            raise _no_space(error) from error
+            raise self._failure(record.id, error) from error
 
     def _write(
         self,
@@ -96,6 +96,15 @@ class Keeping:
                 f"and {free // MIB} MiB are free; delete snapshots or paused sandboxes"
             )
 
+    def _failure(self, sandbox_id: str, error: OSError) -> WarrenError:
+        """A loop device says EIO where the disk below it is full."""
+        is_full = (
+            error.errno == errno.EIO and shutil.disk_usage(self._shelf.folder).free < limits.CHECKPOINT_SPARE_BYTES
+        )
+        if is_full or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpace()
+        return EngineFailed(f"cannot keep sandbox {sandbox_id}: {error.strerror}")
+
     @contextlib.contextmanager
     def opened(self, spec: SandboxSpec) -> Generator[Saved | None]:
         """What `spec` is to start from. Raises CheckpointNotFound, CheckpointUnusable."""
@@ -104,11 +113,16 @@ class Keeping:
             return
         kind, runtime = spec.restore.kind, self._runtimes[spec.runtime]
         with self._shelf.reading(spec.restore.checkpoint_id) as manifest:
-            why_not = obstacle(manifest, spec, kind, runtime.needs)
-            if why_not is not None:
-                raise CheckpointUnusable(_refusal(manifest, kind, why_not))
-            with self._shelf.part(manifest, kind) as part:
-                yield Saved(manifest, kind, part)
+            try:
+                why_not = obstacle(manifest, spec, kind, runtime.needs)
+                if why_not is not None:
+                    raise CheckpointUnusable(f"cannot start from checkpoint {manifest.id}: {why_not}")
+                with self._shelf.part(manifest, kind) as part:
+                    yield Saved(manifest, kind, part)
+            except CheckpointUnusable as error:
+                if kind is SnapshotKind.MEMORY and has_files(manifest):
+                    raise CheckpointUnusable(f"{error.message}; start from its files alone (memory: false)") from error
+                raise
 
     def checkpoints(self) -> list[Checkpoint]:
         read, unread = self._shelf.all()
@@ -135,12 +149,3 @@ def _manifest(record: Record, checkpoint_id: str, kind: SnapshotKind) -> Manifes
         image=record.image,
         resources=Resources(record.cpu_count, record.memory_mb, record.disk_mb, record.pids),
     )
-
-
-def _refusal(manifest: Manifest, kind: SnapshotKind, why_not: str) -> str:
-    offer = "; start from its files alone (memory: false)" if kind is SnapshotKind.MEMORY else ""
-    return f"cannot start from checkpoint {manifest.id}: {why_not}{offer}"
-
-
-def _no_space(error: OSError) -> Exception:
-    return NoSpace() if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
