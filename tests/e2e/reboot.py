@@ -9,7 +9,8 @@ from pathlib import Path
 from tests import leaks
 from tests.e2e.local_server import LocalServer
 from tests.e2e.waiting import until
-from warren.engine.oci.adoption import clear_run
+from warren.engine.oci.adoption import clear_run, release_frozen
+from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.places import Places
 from warren.settings import load
 
@@ -21,6 +22,9 @@ def reboot(server: LocalServer) -> None:
     for line in leaks.snapshot(server.bridge, server.state)["processes"]:
         with suppress(ProcessLookupError):
             os.kill(int(line.split()[0]), signal.SIGKILL)
+    groups = Cgroups(f"warren_{server.bridge}")
+    for sandbox_id in groups.children():
+        release_frozen(groups, sandbox_id)
     until(lambda: not leaks.snapshot(server.bridge, server.state)["processes"], 30, "its processes are gone")
     places = Places.of(load(server.settings))
     clear_run(places)

@@ -1,29 +1,27 @@
 """What the server makes of a machine that is restarted, a disk that is full, and a stop."""
 
-import errno
-import json
 import os
 import sqlite3
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from e2b import Sandbox, SandboxException, SandboxQuery
+from e2b import Sandbox, SandboxException, SandboxNotFoundException, SandboxQuery
 
 from tests.e2e import set_clock
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
 from tests.e2e.reboot import reboot
+from tests.e2e.small_disk import fill, on_a_disk_of_its_own
 from tests.e2e.test_faults_guest import messages
 from tests.e2e.waiting import until
-from warren.settings import load
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes need root")
 BOTH = [{"X-Warren-Runtime": "crun"}, {"X-Warren-Runtime": "runsc"}]
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 FOLDER_MB = 160
 HOUR_S = 3600
 
@@ -51,6 +49,46 @@ def test_after_a_restart_of_the_machine_what_ran_has_ended_for_that_reason(tmp_p
         for on in BOTH:
             with Sandbox.create(timeout=600, api_headers=on, **server.options) as fresh:
                 assert fresh.commands.run("echo new").stdout == "new\n"
+
+
+@pytest.mark.threat("E6")
+def test_what_sleeps_on_disk_outlives_a_restart_of_the_machine_and_what_is_frozen_does_not(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path, pool_slots=2)
+    with nothing_left(server), server:
+        deep, booted, plain, frozen = (at_work(server, on) for on in (BOTH[1], BOTH[1], BOTH[0], BOTH[0]))
+        taken = deep.sandbox.create_snapshot().snapshot_id
+        for sleeper, mode in ((deep, "full"), (booted, "filesystem"), (plain, "filesystem"), (frozen, "full")):
+            sleeper.sandbox.pause(mode=mode)
+        reboot(server)
+        server.start()
+        assert set(listed(server)) == {each.sandbox.sandbox_id for each in (deep, booted, plain)}
+        assert "sandbox ended: machine_restarted" in messages(server, frozen.sandbox.sandbox_id)
+        with pytest.raises(SandboxNotFoundException):
+            frozen.sandbox.connect()
+        for sleeper, goes_on in ((deep, True), (booted, False), (plain, False)):
+            back = sleeper.sandbox.connect()
+            assert back.files.read("/home/user/work") == "done"
+            assert (back.files.read(BOOT_ID) == sleeper.boot_id) is goes_on
+            assert (sleeper.pid in {process.pid for process in back.commands.list()}) is goes_on
+        with Sandbox.create(taken, timeout=600, **server.options) as copy:
+            assert copy.files.read(BOOT_ID) == deep.boot_id
+            assert deep.pid in {process.pid for process in copy.commands.list()}
+        assert Sandbox.delete_snapshot(taken, **server.options) is True
+        kill_all(server)
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    sandbox: Sandbox
+    pid: int
+    boot_id: str
+
+
+def at_work(server: LocalServer, on: dict[str, str]) -> AtWork:
+    sandbox = Sandbox.create(timeout=600, api_headers=on, **server.options)
+    sandbox.files.write("/home/user/work", "done")
+    pid = sandbox.commands.run("exec sleep 1000", background=True, timeout=0).pid
+    return AtWork(sandbox, pid, sandbox.files.read(BOOT_ID))
 
 
 @pytest.mark.threat("E7")
@@ -113,35 +151,6 @@ def test_a_clock_that_is_set_ends_what_is_due_and_holds_up_nothing(tmp_path: Pat
         server.set_clock(HOUR_S)
         until(lambda: listed(server) == [], 60, "what is due has ended")
         until(lambda: "sandbox ended: expired" in messages(server, box.sandbox_id), 20, "and its log says why")
-
-
-@contextmanager
-def on_a_disk_of_its_own(server: LocalServer, size_mb: int) -> Iterator[None]:
-    """The state folder on a small file system, but for the templates, which are large and never written."""
-    templates = server.folder / "templates"
-    for image in load(server.settings | dict(os.environ)).cache_dir.glob("templates/*/template.json"):
-        digest = json.loads(image.read_bytes())["digest"].removeprefix("sha256:")
-        (templates / digest).mkdir(parents=True)
-        os.link(image.with_name("rootfs.erofs"), templates / digest / "rootfs.erofs")
-    server.state.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "small", str(server.state)], check=True)
-    (server.state / "templates").mkdir()
-    subprocess.run(["mount", "--bind", str(templates), str(server.state / "templates")], check=True)
-    try:
-        yield
-    finally:
-        for place in (server.state / "templates", server.state):
-            subprocess.run(["umount", "--lazy", str(place)], check=True)  # the kernel lets go of loop devices later
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
 
 
 @pytest.mark.threat("E5")
