@@ -2,7 +2,7 @@
 
 The crash points of an operation come in random order, until its time is over; with CHAOS_SECONDS=inf each one comes.
 
-CHAOS_PARTS       some of points, rounds, pools, sleep
+CHAOS_PARTS       some of points, rounds, pools, sleep, damage
 CHAOS_OPERATIONS  the crash points of some operations alone, under one runtime or both: "fork pause/runsc"
 CHAOS_SECONDS     nothing new is begun of an operation, or of a part with rounds, after so many seconds
 CHAOS_ROUNDS      instead of 2000; the other rounds are shortened in proportion
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.chaos.build_operations import build_operation
 from tests.chaos.crash_points import STRAYS_S, CrashingServer, calls_of, clear, crash, strays
+from tests.chaos.damage import damage_rounds
 from tests.chaos.operations import OPERATIONS, POOL_OPERATIONS, Operation, checkpoints
 from tests.chaos.rounds import (
     FAULT_EVERY_S,
@@ -38,6 +39,7 @@ from tests.chaos.rounds import (
 from tests.chaos.sleep_operations import SLEEP_OPERATIONS
 from tests.e2e.cleanliness import nothing_left
 from tests.e2e.local_server import LocalServer
+from tests.e2e.small_disk import PLENTY_MB, on_a_disk_of_its_own
 from tests.e2e.waiting import until
 from tests.image_registry import image_registry
 
@@ -47,6 +49,7 @@ POINTS_S, ROUNDS_S = (float(os.environ.get("CHAOS_SECONDS", default)) for defaul
 ONLY = frozenset(os.environ.get("CHAOS_OPERATIONS", "").split())
 SEED = int(os.environ.get("CHAOS_SEED", str(time.time_ns() % 1_000_000)))
 SUMMARY: list[str] = []
+DAMAGE_ROUNDS = 40
 POOL: Mapping[str, str | int] = {"pool": "base/runsc=2,base/crun=2", "pool_sandboxes": 6}
 
 
@@ -71,6 +74,7 @@ def main() -> int:
         "rounds": lambda: _rounds(ROUNDS),
         "pools": lambda: _rounds(POOL_ROUNDS),
         "sleep": lambda: _rounds(SLEEP_ROUNDS),
+        "damage": _damage,
     }
     chosen = os.environ.get("CHAOS_PARTS", " ".join(parts)).split()
     findings = [finding for part in chosen for finding in parts[part]()]
@@ -155,6 +159,17 @@ def _rounds(rounds: Rounds) -> Iterator[str]:
             _sum_up(f"{rounds.what}: {line}")
         yield from map(_told, _judged(rounds, chaos.outcome))
         yield from left
+
+
+def _damage() -> Iterator[str]:
+    """Of checkpoints: a disk that fills up while one is written, and images that are not what they were."""
+    count = max(2, round(DAMAGE_ROUNDS * SHARE))
+    with tempfile.TemporaryDirectory(prefix="warren-chaos-") as folder:
+        server = LocalServer(Path(folder), pool_slots=2, disk_overcommit=1000)
+        with on_a_disk_of_its_own(server, PLENTY_MB), _clean(server) as left:
+            yield from map(_told, damage_rounds(server, count, SEED))
+        yield from left
+    _sum_up(f"{count} rounds on a disk that fails checkpoints")
 
 
 def _judged(rounds: Rounds, outcome: Outcome) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Sleeper:
         return self.sandbox.sandbox_id
 
 
-def _awake(server: LocalServer, runtime: str) -> Sleeper:
+def awake(server: LocalServer, runtime: str) -> Sleeper:
     sandbox = new(server, runtime)
     text = secrets.token_hex(16)
     sandbox.files.write(FILE, text)
@@ -38,16 +38,14 @@ def _awake(server: LocalServer, runtime: str) -> Sleeper:
     return Sleeper(sandbox, text, process.pid, runtime)
 
 
-def _asleep(server: LocalServer, runtime: str) -> Sleeper:
-    sleeper = _awake(server, runtime)
-    sleeper.sandbox.pause()
+def asleep(server: LocalServer, runtime: str, mode: str = "full") -> Sleeper:
+    sleeper = awake(server, runtime)
+    sleeper.sandbox.pause(mode=mode)
     return sleeper
 
 
 def _asleep_on_disk(server: LocalServer, runtime: str) -> Sleeper:
-    sleeper = _awake(server, runtime)
-    Sandbox.pause(sleeper.id, mode="filesystem", **server.options)
-    return sleeper
+    return asleep(server, runtime, mode="filesystem")
 
 
 def _pause(server: LocalServer, sleeper: Sleeper) -> bool:
@@ -64,33 +62,33 @@ def _resume(server: LocalServer, sleeper: Sleeper) -> bool:
 
 
 def _sleeps_if_told_so(server: LocalServer, sleeper: Sleeper, paused: bool | None) -> None:
-    assert not paused or _state(server, sleeper) is SandboxState.PAUSED, "an acknowledged pause holds"
-    _is_whole(server, sleeper)
+    assert not paused or state_of(server, sleeper) is SandboxState.PAUSED, "an acknowledged pause holds"
+    is_whole(server, sleeper)
 
 
 def _sleeps_or_runs_with_its_files(server: LocalServer, sleeper: Sleeper, paused: bool | None) -> None:
-    assert not paused or _state(server, sleeper) is SandboxState.PAUSED, "an acknowledged pause holds"
-    _is_whole(server, sleeper, memory=False)
+    assert not paused or state_of(server, sleeper) is SandboxState.PAUSED, "an acknowledged pause holds"
+    is_whole(server, sleeper, memory=False)
 
 
 def _runs_if_told_so(server: LocalServer, sleeper: Sleeper, resumed: bool | None) -> None:
-    assert not resumed or _state(server, sleeper) is SandboxState.RUNNING, "an acknowledged resume holds"
-    _is_whole(server, sleeper)
+    assert not resumed or state_of(server, sleeper) is SandboxState.RUNNING, "an acknowledged resume holds"
+    is_whole(server, sleeper)
 
 
 def _runs_with_its_files_if_told_so(server: LocalServer, sleeper: Sleeper, resumed: bool | None) -> None:
-    assert not resumed or _state(server, sleeper) is SandboxState.RUNNING, "an acknowledged resume holds"
-    _is_whole(server, sleeper, memory=False)
+    assert not resumed or state_of(server, sleeper) is SandboxState.RUNNING, "an acknowledged resume holds"
+    is_whole(server, sleeper, memory=False)
 
 
-def _state(server: LocalServer, sleeper: Sleeper) -> SandboxState:
+def state_of(server: LocalServer, sleeper: Sleeper) -> SandboxState:
     return Sandbox.get_info(sleeper.id, **server.options).state
 
 
-def _is_whole(server: LocalServer, sleeper: Sleeper, *, memory: bool = True) -> None:
+def is_whole(server: LocalServer, sleeper: Sleeper, *, memory: bool = True) -> None:
     """It sleeps or runs, in one place, and is all there once it runs."""
     assert sleeper.id in listed(server), "it is not lost"
-    state, on_disk = _state(server, sleeper), not memory or sleeper.runtime == "runsc"
+    state, on_disk = state_of(server, sleeper), not memory or sleeper.runtime == "runsc"
     assert state in (SandboxState.PAUSED, SandboxState.RUNNING)
     if state is SandboxState.PAUSED and on_disk:
         place = Path("/run/warren", server.bridge, "sandboxes", sleeper.id)
@@ -131,17 +129,17 @@ def _has_whole_copies_or_none(server: LocalServer, sleeper: Sleeper, made: set[s
 
 
 def _runs_on(server: LocalServer, sleeper: Sleeper) -> None:
-    assert _state(server, sleeper) is SandboxState.RUNNING
+    assert state_of(server, sleeper) is SandboxState.RUNNING
     sandbox = Sandbox.connect(sleeper.id, **server.options)
     assert sandbox.files.read(FILE) == sleeper.text
     assert sleeper.pid in {process.pid for process in sandbox.commands.list()}
 
 
 SLEEP_OPERATIONS = (
-    Operation("pause", _awake, _pause, _sleeps_if_told_so),
-    Operation("pause_on_disk", _awake, _pause_on_disk, _sleeps_or_runs_with_its_files),
-    Operation("resume", _asleep, _resume, _runs_if_told_so),
+    Operation("pause", awake, _pause, _sleeps_if_told_so),
+    Operation("pause_on_disk", awake, _pause_on_disk, _sleeps_or_runs_with_its_files),
+    Operation("resume", asleep, _resume, _runs_if_told_so),
     Operation("resume_from_disk", _asleep_on_disk, _resume, _runs_with_its_files_if_told_so),
-    Operation("snapshot", _awake, _snapshot, _starts_what_is_listed),
-    Operation("fork", _awake, _fork, _has_whole_copies_or_none),
+    Operation("snapshot", awake, _snapshot, _starts_what_is_listed),
+    Operation("fork", awake, _fork, _has_whole_copies_or_none),
 )

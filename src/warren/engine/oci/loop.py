@@ -9,6 +9,7 @@ from pathlib import Path
 from warren.model.errors import EngineFailed
 
 LOOP_CTL_GET_FREE = 0x4C82
+LOOP_GET_STATUS64 = 0x4C05
 LOOP_CONFIGURE = 0x4C0A
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
@@ -41,14 +42,36 @@ def attach(image: Path, *, read_only: bool) -> int:
 
 
 def find(image: Path) -> str | None:
-    """The device that has this file attached, by whoever; None when none has."""
+    """The device that has this file attached, by whoever; None when none has.
+
+    Not by its path: whoever attached it may have been in a mount namespace that has let go of the file's disk by now,
+    and then the kernel names it as if that disk were all there is.
+    """
+    try:
+        wanted = image.stat()
+    except FileNotFoundError:
+        return None
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        device = f"/dev/{backing.parts[3]}"
         try:
-            if backing.read_text().rstrip("\n") == str(image):
-                return f"/dev/{backing.parts[3]}"
+            is_namesake = backing.read_text().rstrip("\n").endswith(f"/{image.name}")
+            if is_namesake and _attached(device) == (wanted.st_dev, wanted.st_ino):
+                return device
         except OSError:  # detached between the two looks
             continue
     return None
+
+
+def _attached(device: str) -> tuple[int, int]:
+    """Disk and inode of the file that a device shows."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = bytearray(INFO_BYTES)
+        fcntl.ioctl(descriptor, LOOP_GET_STATUS64, status)
+    finally:
+        os.close(descriptor)
+    disk, inode = struct.unpack_from("=QQ", status)
+    return disk, inode
 
 
 def reopen(image: Path) -> int | None:

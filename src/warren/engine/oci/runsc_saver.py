@@ -13,7 +13,6 @@ from typing import Any, cast
 from warren.engine.oci.command import run
 from warren.engine.oci.manifest import PARTS
 from warren.model import limits
-from warren.model.errors import EngineFailed, NoSpace
 from warren.model.snapshot import SnapshotKind
 
 PAUSED = "paused"
@@ -72,15 +71,15 @@ class RunscSaver:
 
     def _write(self, verb: str, sandbox_id: str, target: Path) -> None:
         argv = [*self._command, verb, "--leave-running", f"--image-path={target}", sandbox_id]
-        try:
-            run(f"save sandbox {sandbox_id}", argv, limits.CHECKPOINT_DEADLINE_S)
-        except EngineFailed as error:
-            if any(words in error.message for words in DISK_IS_FULL):
-                raise NoSpace from error
-            raise
+        run(f"save sandbox {sandbox_id}", argv, limits.CHECKPOINT_DEADLINE_S, is_full=_is_full)
 
     def _note(self, sandbox_id: str) -> Path:
         return self._root / f"{sandbox_id}_sandbox:{sandbox_id}.state"
+
+
+def _is_full(said: str) -> bool:
+    """It may stand far behind: where memory is half written, runsc tells whole objects and stacks before it."""
+    return any(words in said for words in DISK_IS_FULL)
 
 
 def _status(note: Path) -> str | None:
