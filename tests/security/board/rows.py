@@ -167,8 +167,9 @@ ROWS = {
     ),
     "E1": Row(
         "server killed at any step of any operation",
-        "adoption and clean-up after kill -9: what was acknowledged is there, whole, and no more; `make chaos` tries "
-        "every call across a contract",
+        "adoption and clean-up after kill -9: what was acknowledged is there, whole, and no more; commands of runtimes "
+        "that outlived it are ended before anything is judged; `make chaos` tries every call across a contract, and "
+        "each such command while it is at work",
     ),
     "E2": Row("runtime refuses, fails, hangs, is missing", "every call has a deadline and a way back"),
     "E3": Row(
@@ -184,7 +185,10 @@ ROWS = {
         "disk full, database locked, clock jumps by hours",
         "507 or 503 in words, `kill` works, and what could not be written down is made up for; deadlines survive jumps",
     ),
-    "E6": Row("machine restarted", "what ran has ended for that reason, new ones start"),
+    "E6": Row(
+        "machine restarted",
+        "what ran or was frozen has ended for that reason, what sleeps on disk wakes as it was, new ones start",
+    ),
     "E7": Row(
         "told to stop in the middle of work",
         "10 s to answer what is under way, the rest is undone; sandboxes go on, or end with `--stop-sandboxes-on-exit`",
