@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
+import httpx
 from e2b import Sandbox
 
 from bench.rows import Row, count
 from bench.samples import Samples, milliseconds
 from bench.target import Target
 from bench.warren_target import LIFE_S, WarrenBox, WarrenTarget
+from tests.e2e.waiting import until
 
 HEAP_MIB = 64
 FORKS = 10
+DEADLINE_S, ASLEEP_S = 2, 60
 PROGRAM = f"import os, time; heap = bytearray(os.urandom({HEAP_MIB} << 20)); print(1, flush=True); time.sleep(9999)"
 MEMORY = frozenset({"runsc"})
 
@@ -42,6 +46,28 @@ def _pause(sandbox: Sandbox) -> float:
     taken = milliseconds(sandbox.pause)
     sandbox.connect(timeout=LIFE_S)
     return taken
+
+
+def _at_the_deadline(target: Target, scale: float) -> Samples:
+    assert isinstance(target, WarrenTarget)
+    return Samples().measure(count(5, scale), lambda: _lateness(target))
+
+
+def _lateness(target: WarrenTarget) -> float:
+    """From a deadline that nobody moved until the sandbox sleeps and its room is free, both by the server's clock."""
+    server, lifecycle = target.server, {"on_timeout": "pause"}
+    headers = {"X-Warren-Runtime": target.runtime}
+    sandbox = Sandbox.create(timeout=DEADLINE_S, lifecycle=lifecycle, api_headers=headers, **server.options)
+    try:
+        due, logs = sandbox.get_info().end_at, f"{server.api_url}/v2/sandboxes/{sandbox.sandbox_id}/logs"
+
+        def paused() -> list[datetime]:
+            entries = httpx.get(logs, headers={"X-API-Key": server.api_key}).json()["logs"]
+            return [datetime.fromisoformat(entry["timestamp"]) for entry in entries if "paused" in entry["message"]]
+
+        return (until(paused, ASLEEP_S, "it is paused")[0] - due) / timedelta(milliseconds=1)
+    finally:
+        sandbox.kill()
 
 
 def _resume(sandbox: Sandbox) -> float:
@@ -76,6 +102,7 @@ def _fork(sandbox: Sandbox) -> float:
 
 ROWS = (
     Row(f"pause, {HEAP_MIB} MiB heap", "ms", _each_time(8, _pause), {"runsc": 200}),
+    Row("paused after its deadline", "ms", _at_the_deadline, {"runsc": 1000, "crun": 1000}),
     Row(f"resume to first answer, {HEAP_MIB} MiB", "ms", _each_time(8, _resume), {"runsc": 250}),
     Row(f"snapshot, {HEAP_MIB} MiB heap", "ms", _each_time(5, _snapshot), {}, only=MEMORY),
     Row(f"fork of {FORKS}, {HEAP_MIB} MiB heap", "ms", _each_time(3, _fork), {"runsc": 1200}, only=MEMORY),

@@ -99,11 +99,11 @@ def address_of(server: LocalServer, sandbox: Sandbox) -> object:
     return server.placement(sandbox.sandbox_id)["address"]
 
 
-def wakes(sandbox: Sandbox, server: LocalServer) -> int:
-    """How often it was resumed, by its log."""
+def noted(server: LocalServer, sandbox: Sandbox, words: str) -> list[datetime]:
+    """When its log says that."""
     url = f"{server.api_url}/v2/sandboxes/{sandbox.sandbox_id}/logs"
     logs = httpx.get(url, headers={"X-API-KEY": server.api_key}, timeout=30).json()["logs"]
-    return sum(entry["message"] == "sandbox resumed" for entry in logs)
+    return [datetime.fromisoformat(entry["timestamp"]) for entry in logs if words in entry["message"]]
 
 
 def paused_ids(**query: Any) -> set[str]:
@@ -195,12 +195,23 @@ def test_the_deadline_pauses_and_traffic_wakes(server: LocalServer, create: Crea
     with ThreadPoolExecutor(AT_ONCE) as visitors:
         answers = list(visitors.map(lambda _: through_gateway(server, sandbox, 8000), range(AT_ONCE)))
     assert [answer.status_code for answer in answers] == [200] * AT_ONCE
-    assert wakes(sandbox, server) == 1, "the others joined the first"
+    assert len(noted(server, sandbox, "sandbox resumed")) == 1, "the others joined the first"
     info = Sandbox.get_info(sandbox.sandbox_id)
     assert info.state is SandboxState.RUNNING
     assert (info.end_at - began).total_seconds() > 290, "the floor of a wake by traffic"
     sandbox.pause()
     assert sandbox.commands.run("echo woken").stdout == "woken\n"
+
+
+@pytest.mark.covers("S17")
+def test_a_deadline_that_nobody_moves_pauses_and_not_before(server: LocalServer, create: Create) -> None:
+    """How soon after it is the bench's to say."""
+    sandbox = create(timeout=2, lifecycle={"on_timeout": "pause"})
+    pid, due = start(sandbox, COUNTER, "counter").pid, sandbox.get_info().end_at
+    (paused_at,) = until(lambda: noted(server, sandbox, "by deadline"), LONG_S, "it is paused")
+    assert paused_at >= due
+    assert sandbox.sandbox_id in paused_ids()
+    assert pid in {process.pid for process in Sandbox.connect(sandbox.sandbox_id).commands.list()}
 
 
 @pytest.mark.covers("S17")

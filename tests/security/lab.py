@@ -126,7 +126,7 @@ async def start(
     name = f"i{secrets.token_hex(10)}"
     spec = SandboxSpec(name, runtime, image, hostname, size, egress or EgressPolicy())
     placement = await engine.create(spec)
-    await _answers(placement.address)
+    await answers(placement.address)
     return placement
 
 
@@ -138,7 +138,7 @@ async def lab(runtime: str, folder: Path, guest: Path) -> AsyncIterator[Lab]:
         yield Lab(engine, settings.bridge, str(settings.network[1]), str(settings.network[20]), *placements)
 
 
-async def _answers(address: str) -> None:
+async def answers(address: str) -> None:
     async with asyncio.timeout(BOOT_S):
         while True:
             try:

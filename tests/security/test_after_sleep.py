@@ -12,8 +12,17 @@ from e2b import Sandbox
 
 from tests.e2e.internet import Internet
 from tests.security.inside import USERS, InSandbox, in_sandbox, install, probe
-from tests.security.lab import SMALL, base_image, engine_of_ones_own, settings_of_ones_own, start
-from tests.security.test_slots import CLOSED, PATIENCE_S, knocks, visits
+from tests.security.lab import (
+    CONNECT,
+    SMALL,
+    answers,
+    base_image,
+    engine_of_ones_own,
+    settings_of_ones_own,
+    shell,
+    start,
+)
+from tests.security.test_slots import CLOSED, CONNTRACK, PATIENCE_S, connections, knocks, visits
 from warren.contracts.engine import Restore, SandboxSpec
 from warren.model.policy import EgressPolicy
 from warren.model.snapshot import SnapshotKind
@@ -78,3 +87,30 @@ async def test_rules_are_there_before_what_was_asleep_goes_on(
         async with asyncio.timeout(PATIENCE_S):
             while visits(internet) == before:  # it does knock, and at the right door
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.anyio
+@pytest.mark.threat("B6")
+async def test_no_connection_of_the_old_slot_is_left_for_what_wakes_or_for_copies(
+    runtime: str, internet: Internet, probes: Path, tmp_path: Path
+) -> None:
+    if not CONNTRACK.exists():
+        pytest.skip("this kernel does not list its connections")
+    checkpoint, talk = f"c{secrets.token_hex(10)}", CONNECT.format(targets=[(each, 80) for each in internet.servers])
+    async with engine_of_ones_own(settings_of_ones_own(runtime, tmp_path, probes, max_slots=3)) as engine:
+        box = await start(engine, runtime)
+        assert "closed" not in await asyncio.to_thread(shell, box.address, talk)
+        assert connections(box.address)
+        kind = SnapshotKind.MEMORY if engine.keeps_memory(runtime) else SnapshotKind.FILESYSTEM
+        await engine.checkpoint(box.id, checkpoint, kind, hold=True)
+        await engine.destroy(box.id)
+        image = TemplateImage("sha256:unchecked", str(base_image()))
+        spec = SandboxSpec(box.id, runtime, image, "box", SMALL, EgressPolicy(), restore=Restore(checkpoint, kind))
+        ids = (box.id, *(f"i{secrets.token_hex(10)}" for _ in range(2)))
+        risen = [await engine.create(replace(spec, id=each)) for each in ids]
+        assert box.address in {each.address for each in risen}, "one of them has the old slot"
+        assert [connection for each in risen for connection in connections(each.address)] == []
+        for each in risen:
+            await answers(each.address)
+            assert "closed" not in await asyncio.to_thread(shell, each.address, talk)
+        await engine.forget(checkpoint)
