@@ -9,11 +9,14 @@ import httpx
 import pytest
 
 from tests.unit.api_server import ApiServer, api_server
+from tests.unit.waiting import eventually
+from warren.contracts.engine import Placement, Restore, SandboxSpec
 from warren.control.pausing import PauseRequest
 from warren.model import limits
-from warren.model.errors import WarrenError
+from warren.model.errors import EngineFailed, WarrenError
 from warren.model.pause import Pause, PauseCause, PauseKind
 from warren.model.sandbox import Sandbox, State
+from warren.model.snapshot import SnapshotKind
 
 pytestmark = pytest.mark.anyio
 
@@ -176,3 +179,64 @@ async def test_a_fork_that_takes_too_long_is_503(server: ApiServer, monkeypatch:
     monkeypatch.setattr(limits, "CHECKPOINT_DEADLINE_S", 0.01)
     monkeypatch.setattr(server.engine, "checkpoint", endless)
     assert code(await call(server, await create(server), "fork")) == (503, "busy")
+
+
+# --- waking ------------------------------------------------------------------------------------------------
+
+
+def slow_restores(server: ApiServer, monkeypatch: pytest.MonkeyPatch, *outcomes: Awaitable[None]) -> list[Restore]:
+    """Each restore waits for its outcome, if there is one left."""
+    real, left, begun = server.engine.create, list(outcomes), list[Restore]()
+
+    async def create(spec: SandboxSpec) -> Placement:
+        if spec.restore is not None:
+            begun.append(spec.restore)
+        if left:
+            await left.pop(0)
+        return await real(spec)
+
+    monkeypatch.setattr(server.engine, "create", create)
+    return begun
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_wants_a_boot_does_not_get_what_another_restores(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    sandbox = await create(server)
+    await fall_asleep(server, sandbox)
+    outcome = asyncio.get_running_loop().create_future()
+    begun = slow_restores(server, monkeypatch, outcome)
+
+    async def is_waking() -> bool:
+        return (await row(server, sandbox)).state is State.RESUMING
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(call(server, sandbox, "connect"))
+        await eventually(is_waking)
+        second = group.create_task(call(server, sandbox, "connect", memory=False))
+        await asyncio.sleep(0)
+        outcome.set_exception(EngineFailed("no luck")) if fails else outcome.set_result(None)
+    assert first.result().status_code == (500 if fails else 201)
+    assert second.result().status_code == 201
+    kinds = [SnapshotKind.MEMORY] + [SnapshotKind.FILESYSTEM] * fails
+    assert [restore.kind for restore in begun] == kinds
+
+
+async def test_what_took_long_to_write_may_take_long_to_read(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await create(server)
+    snapshot = (await call(server, sandbox, "snapshots")).json()["snapshotID"]
+    await fall_asleep(server, sandbox)
+    monkeypatch.setattr(limits, "CREATE_DEADLINE_S", 0.05)
+
+    async def late() -> None:
+        await asyncio.sleep(0.1)
+
+    slow_restores(server, monkeypatch, late())
+    assert (await call(server, sandbox, "connect")).status_code == 201
+    slow_restores(server, monkeypatch, late(), late())
+    await create(server, templateID=snapshot)
+    answer = await server.client.post("/v2/sandboxes", json={"templateID": "base"})
+    assert code(answer) == (504, "sandbox_placement_timeout")

@@ -65,21 +65,23 @@ class Resuming:
         self._checkpoints, self._pausing, self._ending = checkpoints, pausing, ending
         self._work, self._meters = work, meters
         self._places = asyncio.Semaphore(limits.RESUMES_IN_FLIGHT)
-        self._under_way: dict[str, asyncio.Future[Sandbox]] = {}
+        self._under_way: dict[tuple[str, bool], asyncio.Future[Sandbox]] = {}
 
     async def resume(self, project: Project, sandbox: Sandbox, timeout_s: int, *, memory: bool = True) -> Sandbox:
         """Wake a sandbox that sleeps, or is about to; it lives for `timeout_s` from then on.
 
         Concurrent calls join the first one, and it goes on to its end when they go away. memory False boots it from
-        its files. Raises SandboxChanging, GuestSilentAtPause, CheckpointUnusable, CheckpointNotFound, LimitReached,
-        Forbidden (it is larger than its project may have now), NoCapacity, PlacementTimeout, ServicesNotReady,
-        EngineFailed; after an error it sleeps on.
+        its files; whoever wishes otherwise than the first waits, and finds it awake or has its turn. Raises
+        SandboxChanging, GuestSilentAtPause, CheckpointUnusable, CheckpointNotFound, LimitReached, Forbidden (it is
+        larger than its project may have now), NoCapacity, PlacementTimeout, ServicesNotReady, EngineFailed; after an
+        error it sleeps on.
         """
-        under_way = self._under_way.get(sandbox.id)
+        wish = sandbox.id, memory
+        under_way = self._under_way.get(wish)
         if under_way is None:
             under_way = self._work.begin(self._wake(project, sandbox, timeout_s, memory), f"resume {sandbox.id}")
-            self._under_way[sandbox.id] = under_way
-            under_way.add_done_callback(lambda _: self._under_way.pop(sandbox.id, None))
+            self._under_way[wish] = under_way
+            under_way.add_done_callback(lambda _: self._under_way.pop(wish, None))
         return await asyncio.shield(under_way)
 
     async def wake_idle(self, sandbox: Sandbox) -> Sandbox:
@@ -103,7 +105,7 @@ class Resuming:
             if claimed is None:
                 raise SandboxChanging(f"cannot resume sandbox {sandbox.id}: its state changed meanwhile; try again")
             try:
-                async with asyncio.timeout(limits.CREATE_DEADLINE_S), self._places:
+                async with asyncio.timeout(_deadline_s(kind)), self._places:
                     placement = await self._place(claimed, kind)
                     await self._introduce(claimed, placement, kind)
             except (WarrenError, TimeoutError) as error:
@@ -180,6 +182,11 @@ class Resuming:
             self._work.spawn(self._checkpoints.forget(sandbox.pause.checkpoint_id), f"forget what woke {sandbox.id}")
         await self._store.add_logs(sandbox.id, [LogEntry(self._clock.now(), Level.INFO, "warren", "sandbox resumed")])
         return awake
+
+
+def _deadline_s(kind: SnapshotKind | None) -> float:
+    """What took long to write takes long to read."""
+    return limits.CREATE_DEADLINE_S if kind is None else limits.CHECKPOINT_DEADLINE_S
 
 
 def restored_kind(pause: Pause, *, memory: bool) -> SnapshotKind | None:

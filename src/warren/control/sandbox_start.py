@@ -226,8 +226,9 @@ class Starting:
 
     async def _bring_up(self, plan: Plan) -> Sandbox:
         sandbox = plan.sandbox
+        deadline_s = limits.CREATE_DEADLINE_S if plan.request.origin is None else limits.CHECKPOINT_DEADLINE_S
         try:
-            async with asyncio.timeout(limits.CREATE_DEADLINE_S):
+            async with asyncio.timeout(deadline_s):
                 placement = await self._claimed(plan) or await self._started(plan)
                 now = self._clock.now()
                 ends = now + timedelta(seconds=plan.request.timeout_s)
@@ -235,7 +236,7 @@ class Starting:
                     running = await self._store.mark_running(sandbox.id, now, ends)
         except (TimeoutError, Timeout) as error:
             await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
-            why = str(error) or f"it took longer than {limits.CREATE_DEADLINE_S:g} s"
+            why = str(error) or f"it took longer than {deadline_s:g} s"
             raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {why}; try again later") from error
         except BaseException:
             await asyncio.shield(self._ending.discard(sandbox.id, EndReason.FAILED_TO_START))
