@@ -24,7 +24,7 @@ from bench import (
 from bench.build_rows import ROWS as BUILD_ROWS
 from bench.measuring import chosen, measure
 from bench.neighbour_rows import ROWS as NEIGHBOUR_ROWS
-from bench.rows import POOL_ROWS, ROWS, SPARES, Row
+from bench.rows import BURST_POOL, POOL_ROWS, ROWS, SPARES, Row
 from bench.samples import Samples
 from bench.sleep_rows import HEAP_MIB
 from bench.sleep_rows import ROWS as SLEEP_ROWS
@@ -81,7 +81,7 @@ def _measure_pool(
     found: dict[tuple[str, str], Samples] = {}
     for runtime in wanted.runtimes if rows else []:
         pool = {"pool": f"{template}/{runtime}={spares}", "pool_sandboxes": spares, "pool_memory_mb": spares * 1024}
-        with LocalServer(folder / runtime, pool_slots=12, max_slots=MAX_SLOTS, **pool) as server:
+        with LocalServer(folder / runtime, pool_slots=BURST_POOL, max_slots=MAX_SLOTS, **pool) as server:
             found |= measure(rows, [WarrenTarget(runtime, server, runtime, pooled=True)], wanted.scale)
     return found
 

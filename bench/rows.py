@@ -252,4 +252,5 @@ POOL_ROWS = (
     Row(f"burst of {BURST_POOL}, pool of {SPARES}", "ms", burst(BURST_POOL, 1), {}),
     Row(f"one of a burst of {BURST_POOL}", "ms", burst_each(BURST_POOL), {"crun": 1000}),
 )
-"""Taken on a server whose pool keeps SPARES of each runtime, full before each sample."""
+"""Taken on a server whose pool keeps SPARES of each runtime, full before each sample, and with a network slot ahead for
+each of the burst."""

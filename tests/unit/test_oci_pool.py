@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from warren.engine.oci import pool as pool_module
-from warren.engine.oci.pool import SlotPool
+from warren.engine.oci.pool import BATCH, SlotPool
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.model.errors import EngineFailed, NoCapacity
 
@@ -73,6 +73,23 @@ async def test_others_are_made_once_nobody_takes_any_or_few_are_left(monkeypatch
     await slots.take()
     await slots.take()
     await filled(maker, 7)
+    await slots.close()
+
+
+async def test_a_burst_is_not_disturbed_while_many_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "CALM_S", 3600)
+    maker = Maker()
+    slots = pool(maker, slots=40, ahead=20)
+    slots.open(taken=[])
+    async with asyncio.timeout(5):
+        while len(slots.idle) < 20:
+            await asyncio.sleep(0.001)
+    for _ in range(20 - BATCH - 1):
+        await slots.take()
+    await asyncio.sleep(0.02)
+    assert maker.makes == 20
+    await slots.take()
+    await filled(maker, 20 + BATCH)
     await slots.close()
 
 

@@ -66,6 +66,28 @@ func TestWhatIsNotSaidStays(t *testing.T) {
 	}
 }
 
+func TestWhatIsSaidAgainLeavesWhatTheSandboxMadeOfIt(t *testing.T) {
+	etc := t.TempDir()
+	w := NewWriter(etc, etc)
+	apply := func(hostname string) string {
+		t.Helper()
+		if err := w.Apply(Identity{Hostname: text(hostname)}); err != nil {
+			t.Fatal(err)
+		}
+		return content(t, etc+"/hosts")
+	}
+	apply("box")
+	if err := os.WriteFile(etc+"/hosts", []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if hosts := apply("box"); hosts != "mine" {
+		t.Errorf("the sandbox's own hosts file became %q", hosts)
+	}
+	if hosts := apply("copy"); !strings.Contains(hosts, "\tcopy\n") {
+		t.Errorf("a copy has the hosts file %q", hosts)
+	}
+}
+
 func TestLinksAreReplacedAndNotFollowed(t *testing.T) {
 	etc, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
 	if err := os.WriteFile(victim, []byte("mine"), 0o600); err != nil {

@@ -22,7 +22,9 @@ const (
 	maxBundleBytes = 8 << 20
 )
 
-// Writer puts identities into the folders it was given, usually /etc and /run/e2b.
+// Writer puts identities into the folders it was given, usually /etc and /run/e2b. What it
+// would write again it leaves alone: the sandbox may have made the file its own since, and
+// under gVisor each file takes a millisecond of the time in which a spare becomes a sandbox.
 type Writer struct {
 	etc, run string
 	// SetHostname tells the kernel; nil where the name of the machine is not ours to set.
@@ -31,10 +33,13 @@ type Writer struct {
 	mu       sync.Mutex
 	hostname string // the last ones written: the hosts file holds both
 	eventsIP string
+	written  map[string]string // by path
 }
 
 // NewWriter returns a writer that has not written anything.
-func NewWriter(etc, run string) *Writer { return &Writer{etc: etc, run: run} }
+func NewWriter(etc, run string) *Writer {
+	return &Writer{etc: etc, run: run, written: map[string]string{}}
+}
 
 // Mark leaves the file by which programs see that they are in a sandbox.
 func (w *Writer) Mark() error { return w.marker(".E2B_SANDBOX", "true") }
@@ -51,7 +56,7 @@ func (w *Writer) Apply(i Identity) error {
 		for _, server := range i.DNSServers {
 			lines.WriteString("nameserver " + server + "\n")
 		}
-		if err := replace(filepath.Join(w.etc, "resolv.conf"), lines.String()); err != nil {
+		if err := w.write(filepath.Join(w.etc, "resolv.conf"), lines.String()); err != nil {
 			return err
 		}
 	}
@@ -73,7 +78,7 @@ func (w *Writer) applyIDs(i Identity) error {
 		}
 	}
 	if i.MachineID != nil {
-		return replace(filepath.Join(w.etc, "machine-id"), *i.MachineID+"\n")
+		return w.write(filepath.Join(w.etc, "machine-id"), *i.MachineID+"\n")
 	}
 	return nil
 }
@@ -90,7 +95,7 @@ func (w *Writer) applyHost(i Identity) error {
 		if w.SetHostname != nil {
 			_ = w.SetHostname(w.hostname) // the runtime has usually set it and taken the right away
 		}
-		if err := replace(filepath.Join(w.etc, "hostname"), w.hostname+"\n"); err != nil {
+		if err := w.write(filepath.Join(w.etc, "hostname"), w.hostname+"\n"); err != nil {
 			return err
 		}
 	}
@@ -101,14 +106,26 @@ func (w *Writer) applyHost(i Identity) error {
 	if w.eventsIP != "" {
 		lines += w.eventsIP + "\t" + EventsHost + "\n"
 	}
-	return replace(filepath.Join(w.etc, "hosts"), lines)
+	return w.write(filepath.Join(w.etc, "hosts"), lines)
 }
 
 func (w *Writer) marker(name, content string) error {
 	if err := os.MkdirAll(w.run, 0o755); err != nil {
 		return fmt.Errorf("cannot make %s: %w", w.run, err)
 	}
-	return replace(filepath.Join(w.run, name), content)
+	return w.write(filepath.Join(w.run, name), content)
+}
+
+// write leaves alone what it has written before, and what became of that.
+func (w *Writer) write(path, content string) error {
+	if before, found := w.written[path]; found && before == content {
+		return nil
+	}
+	if err := replace(path, content); err != nil {
+		return err
+	}
+	w.written[path] = content
+	return nil
 }
 
 // trust puts certificates at the end of the system's bundle, in place of those of last time.

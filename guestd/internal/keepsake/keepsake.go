@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -53,8 +54,11 @@ func (b *Box) Put(envs map[string]string) error {
 // Take reads the variables and removes the file; nil when there is none that can be read.
 func (b *Box) Take() map[string]string {
 	path := filepath.Join(b.folder, file)
-	defer os.Remove(path)
 	kept, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	defer os.Remove(path)
 	if err != nil {
 		return nil
 	}

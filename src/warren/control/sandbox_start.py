@@ -115,18 +115,18 @@ class Starting:
     @property
     def is_idle(self) -> bool:
         """Nobody waits for a sandbox that has to be started."""
-        return not self._at_work
+        return not (self._at_work or self._waiting)
 
     async def start(self, project: Project, request: StartRequest) -> Sandbox:
         """Create a sandbox and return it running.
 
         Raises BadRequest, ResourceTooLarge, LimitReached, Busy, NoCapacity, PlacementTimeout, ServicesNotReady,
-        EngineFailed, and IdempotencyInFlight. Goes on to its end when the caller goes away: a retry with the same key
-        then finds the sandbox.
+        EngineFailed, and IdempotencyInFlight. Without a spare it waits for its turn, before anything is made; from then
+        on it goes to its end though the caller goes away: a retry with the same key then finds the sandbox.
         """
         since, runtime = time.perf_counter(), self._runtime(request)
         with steps.listening(partial(self._step_done, runtime)):
-            with self._failure_counted(runtime), steps.step("admit"):
+            with self._failure_counted(runtime):
                 plan = await self._admitted(project, request)
             return await self._work.finish(self._measured(plan, since), f"start {plan.sandbox.id}")
 
@@ -134,15 +134,35 @@ class Starting:
         self._meters.create_step_seconds.labels(self._known(runtime), name).observe(seconds)
 
     async def _admitted(self, project: Project, request: StartRequest) -> Plan:
+        """With a spare, or else with a place to start, which `_place` gives back."""
         kind = self._kind(project, request)
         as_it_comes = request.origin is None and not request.volumes  # a spare has neither
         spare = self._spares.claim(kind, request.template) if as_it_comes else None
+        if spare is None:
+            await self._take_place()
         try:
-            return Plan(await self._counted(project, request, kind, spare), request, kind, spare)
+            with steps.step("admit"):
+                return Plan(await self._counted(project, request, kind, spare), request, kind, spare)
         except BaseException:
-            if spare is not None:
+            if spare is None:
+                self._places.release()
+            else:
                 self._spares.give_back(spare)
             raise
+
+    async def _take_place(self) -> None:
+        """In the order of asking: who is let in first is done first. Raises Busy, PlacementTimeout."""
+        if self._waiting >= limits.CREATES_WAITING:
+            raise Busy("cannot queue another create: too many are waiting; try again in a moment")
+        self._waiting += 1
+        try:
+            with steps.step("wait"):
+                async with asyncio.timeout(limits.CREATE_DEADLINE_S):
+                    await self._places.acquire()
+        except TimeoutError as error:
+            raise PlacementTimeout("cannot start a sandbox in time: too many are waiting; try again later") from error
+        finally:
+            self._waiting -= 1
 
     def _kind(self, project: Project, request: StartRequest) -> Kind:
         runtime = self._runtime(request)
@@ -160,8 +180,6 @@ class Starting:
 
     async def _counted(self, project: Project, request: StartRequest, kind: Kind, spare: Spare | None) -> Sandbox:
         sandbox = self._planned(project, request, kind, self._ids.sandbox_id() if spare is None else spare.id)
-        if self._waiting >= limits.CREATES_WAITING:
-            raise Busy("cannot queue another create: too many are waiting; try again in a moment")
         try:
             added = await self._store.add_sandbox(sandbox, project.limits.sandboxes, request.key)
         except VolumeNotFound as error:
@@ -248,7 +266,8 @@ class Starting:
         return running
 
     async def _claimed(self, plan: Plan) -> Placement | None:
-        """The spare as this sandbox: the owner's rules first, then his words. None when it does not answer any more."""
+        """The spare as this sandbox: the owner's rules first, then his words. None, and
+        a place to start, when it does not answer any more."""
         if plan.spare is None:
             return None
         try:
@@ -260,6 +279,7 @@ class Starting:
         except WarrenError as error:
             log.warning("spare not usable; starting another", sandbox=plan.spare.id, error=error.message)
             await self._engine.destroy(plan.spare.id)
+            await self._take_place()
             return None
         return plan.spare.placement
 
@@ -274,12 +294,6 @@ class Starting:
             self._at_work -= 1
 
     async def _place(self, plan: Plan) -> Launched:
-        self._waiting += 1
-        try:
-            with steps.step("wait"):
-                await self._places.acquire()
-        finally:
-            self._waiting -= 1
         try:
             return await self._spares.placed(partial(self._launch, plan))
         finally:

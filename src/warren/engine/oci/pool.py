@@ -134,9 +134,9 @@ class SlotPool:
                     await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _claim(self) -> tuple[list[Slot], list[Slot]] | None:
-        """What there is to do; not at once while slots are being taken and enough are left."""
+        """What there is to do; not at once while slots are being taken and a batch of them is left."""
         now = asyncio.get_running_loop().time
-        while len(self._ready) > self._ahead // 2 and (left := self._taken_at + CALM_S - now()) > 0:
+        while len(self._ready) > min(self._ahead // 2, BATCH) and (left := self._taken_at + CALM_S - now()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._wanted.wait()
