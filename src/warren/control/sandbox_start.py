@@ -79,12 +79,14 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request that has been let in: its row, and the spare that becomes it, if there is one."""
+    """A request that has been let in: its row, the spare that becomes it, if there is one, and the loop's time by which
+    it has to run."""
 
     sandbox: Sandbox
     request: StartRequest
     kind: Kind
     spare: Spare | None
+    until: float
 
 
 class Starting:
@@ -138,11 +140,12 @@ class Starting:
         kind = self._kind(project, request)
         as_it_comes = request.origin is None and not request.volumes  # a spare has neither
         spare = self._spares.claim(kind, request.template) if as_it_comes else None
+        until = asyncio.get_running_loop().time() + limits.CREATE_DEADLINE_S
         if spare is None:
-            await self._take_place()
+            await self._take_place(until)
         try:
             with steps.step("admit"):
-                return Plan(await self._counted(project, request, kind, spare), request, kind, spare)
+                return Plan(await self._counted(project, request, kind, spare), request, kind, spare, until)
         except BaseException:
             if spare is None:
                 self._places.release()
@@ -150,14 +153,14 @@ class Starting:
                 self._spares.give_back(spare)
             raise
 
-    async def _take_place(self) -> None:
+    async def _take_place(self, until: float) -> None:
         """In the order of asking: who is let in first is done first. Raises Busy, PlacementTimeout."""
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
         self._waiting += 1
         try:
             with steps.step("wait"):
-                async with asyncio.timeout(limits.CREATE_DEADLINE_S):
+                async with asyncio.timeout_at(until):
                     await self._places.acquire()
         except TimeoutError as error:
             raise PlacementTimeout("cannot start a sandbox in time: too many are waiting; try again later") from error
@@ -244,9 +247,8 @@ class Starting:
 
     async def _bring_up(self, plan: Plan) -> Sandbox:
         sandbox = plan.sandbox
-        deadline_s = limits.CREATE_DEADLINE_S if plan.request.origin is None else limits.CHECKPOINT_DEADLINE_S
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout_at(plan.until):
                 placement = await self._claimed(plan) or await self._started(plan)
                 now = self._clock.now()
                 ends = now + timedelta(seconds=plan.request.timeout_s)
@@ -279,7 +281,7 @@ class Starting:
         except WarrenError as error:
             log.warning("spare not usable; starting another", sandbox=plan.spare.id, error=error.message)
             await self._engine.destroy(plan.spare.id)
-            await self._take_place()
+            await self._take_place(plan.until)
             return None
         return plan.spare.placement
 
