@@ -1,6 +1,7 @@
 """Creates that no spare serves take turns; the in-memory engine is slow here."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ NEW = {"templateID": "base", "timeout": 60}
 @asynccontextmanager
 async def busy(state: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[ApiServer, asyncio.Event]]:
     """One create at a time, and that one under way until the event is set."""
-    monkeypatch.setattr(limits, "CREATES_IN_FLIGHT", 1)
+    monkeypatch.setattr(limits, "CREATES_BESIDE", 1 - (os.cpu_count() or 1))
     async with api_server(state, pool_sandboxes=4) as server:
         go_on, create = asyncio.Event(), server.engine.create
 

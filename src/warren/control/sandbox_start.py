@@ -106,12 +106,13 @@ class Starting:
         ending: Ending,
         work: Work,
         meters: Meters,
+        processors: int,
     ) -> None:
         self._server_id, self._engine, self._launcher, self._spares = server_id, engine, launcher, spares
         self._store, self._clock, self._ids = store, clock, ids
         self._watches, self._ending, self._work = watches, ending, work
         self._meters = meters
-        self._places = asyncio.Semaphore(limits.CREATES_IN_FLIGHT)
+        self._places = asyncio.Semaphore(processors + limits.CREATES_BESIDE)
         self._waiting = self._at_work = 0
 
     @property

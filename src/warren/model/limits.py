@@ -4,8 +4,6 @@ Limits that a project can have for itself (sandboxes at once, longest life, larg
 and fields of `model.project.ProjectLimits`.
 """
 
-import os
-
 # --- life of a sandbox -------------------------------------------------------------------------------------
 DEFAULT_TIMEOUT_V2_S = 300
 """Seconds a sandbox lives when `POST /v2/sandboxes` names no timeout (wire contract 2.2)."""
@@ -119,8 +117,8 @@ METRICS_BATCH_MAX = 100
 """Sandbox ids in one batch metrics call (wire contract 6.3.2)."""
 
 # --- work in progress --------------------------------------------------------------------------------------
-CREATES_IN_FLIGHT = 1 + max(2, os.cpu_count() or 2)
-"""Sandboxes being started at the same time, one more than there are processors; more only makes each of them later."""
+CREATES_BESIDE = 1
+"""Sandboxes being started at the same time beside one for each processor; more only makes each of them later."""
 CREATES_WAITING = 1000
 """Creates that may queue for a start; beyond that the answer is 503."""
 CREATE_DEADLINE_S = 50.0

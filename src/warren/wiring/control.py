@@ -1,5 +1,6 @@
 """The use cases, built over an engine, a guest protocol and a store."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -226,7 +227,7 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
     )  # fmt: skip
     starting = Starting(
         server_id=on.server_id, engine=engine, launcher=launcher, spares=spares, store=store, clock=clock, ids=ids,
-        watches=watches, ending=ending, work=work, meters=on.meters,
+        watches=watches, ending=ending, work=work, meters=on.meters, processors=os.cpu_count() or 1,
     )  # fmt: skip
     resuming = Resuming(
         engine=engine, launcher=launcher, spares=spares, store=store, clock=clock,
