@@ -112,7 +112,8 @@ class Starting:
         self._store, self._clock, self._ids = store, clock, ids
         self._watches, self._ending, self._work = watches, ending, work
         self._meters = meters
-        self._places = asyncio.Semaphore(processors + limits.CREATES_BESIDE)
+        at_once = processors + limits.CREATES_BESIDE
+        self._places, self._copies_places = asyncio.Semaphore(at_once), asyncio.Semaphore(at_once)
         self._waiting = self._at_work = 0
 
     @property
@@ -141,20 +142,24 @@ class Starting:
         kind = self._kind(project, request)
         as_it_comes = request.origin is None and not request.volumes  # a spare has neither
         spare = self._spares.claim(kind, request.template) if as_it_comes else None
-        until = asyncio.get_running_loop().time() + limits.CREATE_DEADLINE_S
+        until = asyncio.get_running_loop().time() + _deadline_s(request)
         if spare is None:
-            await self._take_place(until)
+            await self._take_place(request, until)
         try:
             with steps.step("admit"):
                 return Plan(await self._counted(project, request, kind, spare), request, kind, spare, until)
         except BaseException:
             if spare is None:
-                self._places.release()
+                self._places_of(request).release()
             else:
                 self._spares.give_back(spare)
             raise
 
-    async def _take_place(self, until: float) -> None:
+    def _places_of(self, request: StartRequest) -> asyncio.Semaphore:
+        """Copies have their own: much memory may be read back for minutes, for which no other create has to wait."""
+        return self._places if request.origin is None else self._copies_places
+
+    async def _take_place(self, request: StartRequest, until: float) -> None:
         """In the order of asking: who is let in first is done first. Raises Busy, PlacementTimeout."""
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
@@ -162,7 +167,7 @@ class Starting:
         try:
             with steps.step("wait"):
                 async with asyncio.timeout_at(until):
-                    await self._places.acquire()
+                    await self._places_of(request).acquire()
         except TimeoutError as error:
             raise PlacementTimeout("cannot start a sandbox in time: too many are waiting; try again later") from error
         finally:
@@ -257,7 +262,7 @@ class Starting:
                     running = await self._store.mark_running(sandbox.id, now, ends)
         except (TimeoutError, Timeout) as error:
             await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
-            why = str(error) or f"it took longer than {deadline_s:g} s"
+            why = str(error) or f"it took longer than {_deadline_s(plan.request):g} s"
             raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {why}; try again later") from error
         except BaseException:
             await asyncio.shield(self._ending.discard(sandbox.id, EndReason.FAILED_TO_START))
@@ -282,7 +287,7 @@ class Starting:
         except WarrenError as error:
             log.warning("spare not usable; starting another", sandbox=plan.spare.id, error=error.message)
             await self._engine.destroy(plan.spare.id)
-            await self._take_place(plan.until)
+            await self._take_place(plan.request, plan.until)
             return None
         return plan.spare.placement
 
@@ -300,7 +305,7 @@ class Starting:
         try:
             return await self._spares.placed(partial(self._launch, plan))
         finally:
-            self._places.release()
+            self._places_of(plan.request).release()
 
     async def _launch(self, plan: Plan) -> Launched:
         sandbox, request, egress = plan.sandbox, plan.request, plan.sandbox.network.egress()
@@ -311,6 +316,10 @@ class Starting:
             sandbox.id, template, plan.kind, egress, restore=origin.restore, volumes=volumes
         )
         return Launched(placement, origin.authority_id, needs_services=origin.authority_id is None)
+
+
+def _deadline_s(request: StartRequest) -> float:
+    return limits.CREATE_DEADLINE_S if request.origin is None else limits.CHECKPOINT_DEADLINE_S
 
 
 def _owner(request: StartRequest) -> Owner:
