@@ -88,3 +88,55 @@ async def test_logs_are_fetched_from_the_guest_when_asked_for_and_stay_after_the
     await server.client.delete(f"/sandboxes/{sandbox_id}")
     after = (await server.client.get(f"/v2/sandboxes/{sandbox_id}/logs")).json()["logs"]
     assert [entry["message"] for entry in after] == ["hello", "sandbox ended: killed"]
+
+
+# --- the log over a pause ----------------------------------------------------------------------------------
+
+
+def said(*messages: str) -> list[LogEntry]:
+    """By a guest whose clock is behind: what counts is the order in its journal."""
+    return [LogEntry(NOW, Level.INFO, "process", message) for message in messages]
+
+
+async def messages(server: ApiServer, sandbox_id: str) -> list[str]:
+    logs = (await server.client.get(f"/v2/sandboxes/{sandbox_id}/logs")).json()["logs"]
+    return [entry["message"] for entry in logs if not entry["message"].startswith("sandbox ")]
+
+
+async def test_what_a_guest_said_before_a_pause_is_there_while_it_sleeps(server: ApiServer) -> None:
+    sandbox_id = await create(server)
+    server.guest.entries["127.0.0.1"] = said("one")
+    assert await messages(server, sandbox_id) == ["one"]
+    server.guest.entries["127.0.0.1"] = said("one", "two")
+    await server.client.post(f"/sandboxes/{sandbox_id}/pause", json={"memory": False})
+    assert await messages(server, sandbox_id) == ["one", "two"]
+
+
+@pytest.mark.parametrize("runtime", ["runsc", "crun"])
+async def test_what_a_guest_says_between_pause_and_wake_is_not_lost(server: ApiServer, runtime: str) -> None:
+    answer = await server.client.post("/v2/sandboxes", json={"templateID": "base", "runtime": runtime})
+    sandbox_id = answer.json()["sandboxID"]
+    server.guest.entries["127.0.0.1"] = said("one")
+    assert await messages(server, sandbox_id) == ["one"]
+    await server.client.post(f"/sandboxes/{sandbox_id}/pause", json={})
+    await server.control.observations._sample_all()  # pyright: ignore[reportPrivateUsage]  # a round while it sleeps
+    server.guest.entries["127.0.0.1"] = said("one", "as it fell asleep", "as it woke")
+    await server.client.post(f"/sandboxes/{sandbox_id}/connect", json={"timeout": 60})
+    assert await messages(server, sandbox_id) == ["one", "as it fell asleep", "as it woke"]
+
+
+async def test_a_boot_from_files_begins_a_journal_that_is_read_from_its_start(server: ApiServer) -> None:
+    sandbox_id = await create(server)
+    server.guest.entries["127.0.0.1"] = said("one", "two")
+    await server.client.post(f"/sandboxes/{sandbox_id}/pause", json={})
+    server.guest.entries["127.0.0.1"] = said("booted")
+    await server.client.post(f"/v2/sandboxes/{sandbox_id}/connect", json={"timeout": 60, "memory": False})
+    assert await messages(server, sandbox_id) == ["one", "two", "booted"]
+
+
+async def test_how_far_a_log_was_read_is_forgotten_with_the_sandbox(server: ApiServer) -> None:
+    sandbox_id = await create(server)
+    await messages(server, sandbox_id)
+    await server.client.delete(f"/sandboxes/{sandbox_id}")
+    await server.control.observations._sample_all()  # pyright: ignore[reportPrivateUsage]
+    assert not server.control.observations._journals._seen  # pyright: ignore[reportPrivateUsage]

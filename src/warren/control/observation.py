@@ -8,11 +8,11 @@ import structlog
 
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine
-from warren.contracts.guest import Guest
 from warren.contracts.routing import Route
 from warren.contracts.store import LogQuery, Store
 from warren.control.activity import Activity
 from warren.control.clock import next_turn
+from warren.control.journals import Journals
 from warren.control.live import LiveSandboxes
 from warren.model import limits
 from warren.model.errors import BadRequest, SandboxNotFound, WarrenError
@@ -31,17 +31,15 @@ class Observations:
         self,
         *,
         engine: Engine,
-        guest: Guest,
         store: Store,
         clock: Clock,
         live: LiveSandboxes,
         activity: Activity,
+        journals: Journals,
     ) -> None:
-        self._engine, self._guest, self._store, self._clock, self._live = engine, guest, store, clock, live
-        self._activity = activity
+        self._engine, self._store, self._clock, self._live = engine, store, clock, live
+        self._activity, self._journals = activity, journals
         self._before: dict[str, tuple[datetime, Usage]] = {}
-        self._log_seen: dict[str, int] = {}
-        self._log_locks: dict[str, asyncio.Lock] = {}
 
     async def run(self) -> None:
         """Sample every `limits.METRICS_PERIOD_S`, until cancelled."""
@@ -72,7 +70,7 @@ class Observations:
         await self._readable(project, sandbox_id)
         route = self._live.find(sandbox_id)
         if route is not None:
-            await self._fetch_logs(route)
+            await self._journals.fetch(route)
         return await self._store.logs(sandbox_id, query)
 
     async def _readable(self, project: Project, sandbox_id: str) -> Sandbox:
@@ -87,15 +85,15 @@ class Observations:
 
         async def one(route: Route) -> Metric | None:
             async with gate:
-                await self._fetch_logs(route)
+                await self._journals.fetch(route)
                 return await self._sample(route.sandbox_id)
 
         sampled = await asyncio.gather(*(one(route) for route in routes))
         await self._store.add_metrics([metric for metric in sampled if metric is not None])
         alive = {route.sandbox_id for route in self._live.all()}
-        for seen in (self._before, self._log_seen, self._log_locks):
-            for gone in seen.keys() - alive:
-                del seen[gone]
+        for gone in self._before.keys() - alive:
+            del self._before[gone]
+        self._journals.forget_gone()
 
     async def _sample(self, sandbox_id: str) -> Metric | None:
         try:
@@ -108,25 +106,6 @@ class Observations:
         metric = metric_of(sandbox_id, now, usage, before)
         self._activity.worked(sandbox_id, metric.cpu_used_pct)
         return metric
-
-    async def _fetch_logs(self, route: Route) -> None:
-        sandbox_id = route.sandbox_id
-        if not route.answers:
-            return
-        async with self._log_locks.setdefault(sandbox_id, asyncio.Lock()):
-            try:
-                after = self._log_seen.get(sandbox_id)
-                fetched = await self._guest.logs(route.address, route.control_token, after or 0)
-            except WarrenError as error:
-                log.debug("guest gives no log", sandbox=sandbox_id, error=error.message)
-                return
-            entries = fetched.entries
-            if after is None:  # a restarted server has read some of them before
-                stored = await self._store.logs(sandbox_id, LogQuery(limit=1, ascending=False))
-                entries = [entry for entry in entries if not stored or entry.at > stored[0].at]
-            self._log_seen[sandbox_id] = fetched.last
-            if entries:
-                await self._store.add_logs(sandbox_id, entries)
 
 
 def metric_of(sandbox_id: str, now: datetime, usage: Usage, before: tuple[datetime, Usage] | None) -> Metric:

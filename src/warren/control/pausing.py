@@ -22,6 +22,7 @@ from warren.contracts.engine import Engine, Placement
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
+from warren.control.journals import Journals
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
 from warren.control.standstills import Standstills
@@ -73,10 +74,12 @@ class Pausing:
         ending: Ending,
         work: Work,
         meters: Meters,
+        journals: Journals,
     ) -> None:
         self._engine, self._guest, self._store, self._clock = engine, guest, store, clock
         self._tokens, self._live, self._standstills, self._watches = tokens, live, standstills, watches
         self._checkpoints, self._ending, self._work, self._meters = checkpoints, ending, work, meters
+        self._journals = journals
         self._at_work = Counter[str]()
 
     async def pause(self, project: Project, sandbox: Sandbox, request: PauseRequest) -> None:
@@ -199,6 +202,7 @@ class Pausing:
         with metered, self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
             if pause.kind is not PauseKind.FROZEN:
                 pause = replace(pause, checkpoint_id=checkpoint_id)
+                await self._read_journal(sandbox.id)
             claimed = await self._store.claim_pause(sandbox.id, pause)
             if claimed is None:
                 raise await self._why_not(sandbox)
@@ -224,6 +228,13 @@ class Pausing:
         if pause.kind is not PauseKind.FROZEN:
             await self._clear(sandbox.id)
         await self._note(sandbox, Level.INFO, f"sandbox paused: {pause.kind} by {pause.by}")
+
+    async def _read_journal(self, sandbox_id: str) -> None:
+        """While it answers: a boot from its files begins another, and what sleeps is asked nothing."""
+        route = self._live.find(sandbox_id)
+        if route is not None:
+            with contextlib.suppress(WarrenError):
+                await self._journals.fetch(route)
 
     async def _clear(self, sandbox_id: str) -> None:
         """Its room is free when a pause returns; whoever wakes or kills it meanwhile waits for that."""

@@ -11,6 +11,7 @@ from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine, Placement, Restore
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
+from warren.control.journals import Journals
 from warren.control.launching import Launcher, Owner
 from warren.control.pausing import Pausing
 from warren.control.sandbox_end import Ending
@@ -59,11 +60,12 @@ class Resuming:
         ending: Ending,
         work: Work,
         meters: Meters,
+        journals: Journals,
     ) -> None:
         self._engine, self._launcher, self._spares, self._store, self._clock = engine, launcher, spares, store, clock
         self._watches = watches
         self._checkpoints, self._pausing, self._ending = checkpoints, pausing, ending
-        self._work, self._meters = work, meters
+        self._work, self._meters, self._journals = work, meters, journals
         self._places = asyncio.Semaphore(limits.RESUMES_IN_FLIGHT)
         self._under_way: dict[tuple[str, bool], asyncio.Future[Sandbox]] = {}
 
@@ -155,6 +157,7 @@ class Resuming:
         template = template_of(sandbox)
         await self._launcher.introduce(placement, template, owner, limits.GUEST_BOOT_DEADLINE_S)
         if kind is SnapshotKind.FILESYSTEM:
+            self._journals.begin_anew(sandbox.id)
             template = await with_services(self._store, template)
             await self._launcher.serve(placement, template, secured=sandbox.secured)
 

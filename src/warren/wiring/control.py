@@ -24,6 +24,7 @@ from warren.control.garbage import Garbage
 from warren.control.health import GuestHealth
 from warren.control.identity import load_identity
 from warren.control.idleness import Idleness
+from warren.control.journals import Journals
 from warren.control.keys import Keys
 from warren.control.launching import Launcher
 from warren.control.leases import Leases
@@ -116,6 +117,7 @@ class _Life:
     ending: Ending
     watches: Watches
     pausing: Pausing
+    journals: Journals
     memory: TemplateMemory | None
     spares: Spares
     starting: Starting
@@ -144,7 +146,7 @@ def build_control(
     )  # fmt: skip
     life = _build_life(settings, on)
     snapshots = _build_snapshots(on, life)
-    observations = _build_observations(on)
+    observations = _build_observations(on, life)
     ladders = parse_ladders(settings.idle)
     templates = Templates(server_id=on.server_id, store=store, clock=on.clock, files=on.images, ladders=ladders)
     uploads = Uploads(folder=settings.uploads_dir, tokens=tokens, clock=on.clock)
@@ -207,10 +209,11 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
         standstills=on.standstills, meters=on.meters,
     )  # fmt: skip
     watches = Watches(engine=engine, live=on.live, ending=ending, relief=relief, work=work)
+    journals = Journals(guest=on.guest, store=store, live=on.live)
     pausing = Pausing(
         engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
         standstills=on.standstills, watches=watches, checkpoints=checkpoints, ending=ending, work=work,
-        meters=on.meters,
+        meters=on.meters, journals=journals,
     )  # fmt: skip
     services, memories = None if on.workshop is None else Services(on.workshop), dict[str, str]()
     launcher = Launcher(
@@ -232,8 +235,9 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
     resuming = Resuming(
         engine=engine, launcher=launcher, spares=spares, store=store, clock=clock,
         watches=watches, checkpoints=checkpoints, pausing=pausing, ending=ending, work=work, meters=on.meters,
+        journals=journals,
     )  # fmt: skip
-    return _Life(checkpoints, bench, services, ending, watches, pausing, memory, spares, starting, resuming)
+    return _Life(checkpoints, bench, services, ending, watches, pausing, journals, memory, spares, starting, resuming)
 
 
 def _build_garbage(on: _Grounds, life: _Life, source: ImageSource | None) -> Garbage:
@@ -275,9 +279,9 @@ def _build_waking(on: _Grounds, life: _Life) -> Waking:
     )  # fmt: skip
 
 
-def _build_observations(on: _Grounds) -> Observations:
+def _build_observations(on: _Grounds, life: _Life) -> Observations:
     return Observations(
-        engine=on.engine, guest=on.guest, store=on.store, clock=on.clock, live=on.live, activity=on.activity
+        engine=on.engine, store=on.store, clock=on.clock, live=on.live, activity=on.activity, journals=life.journals
     )  # fmt: skip
 
 
