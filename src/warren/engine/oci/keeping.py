@@ -13,6 +13,7 @@ from warren.engine.oci.box import Box
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.manifest import Manifest, has_files, obstacle
+from warren.engine.oci.promises import Promises
 from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime, Saved
 from warren.engine.oci.shelf import Draft, Shelf
@@ -34,6 +35,7 @@ class Keeping:
         self._shelf = shelf
         self._cgroups = cgroups
         self._runtimes = runtimes
+        self._disk = Promises("the state folder's disk", self._free, "delete snapshots or paused sandboxes")
 
     def write(self, box: Box, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool) -> Checkpoint:
         """The sandbox goes on, or stands still when `hold` is set. After an error it goes on and nothing is left."""
@@ -44,9 +46,10 @@ class Keeping:
         if not record.image:
             raise NotSupported(f"cannot keep sandbox {record.id}: a server of an earlier version started it")
         size = self._expected_bytes(runtime, record, folder, kind)
-        self._require_space(record.id, size)
         try:
             with (
+                # Before anything stands still: what will be written has to fit.
+                self._disk.hold(f"keep sandbox {record.id}", size, lambda: self._shelf.written(checkpoint_id)),
                 box.headroom(size + SPARE_MEMORY_BYTES),
                 self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
@@ -87,14 +90,9 @@ class Keeping:
         usage = self._cgroups.usage(record.id)
         return usage.memory - usage.cache + 2 * files
 
-    def _require_space(self, sandbox_id: str, size: int) -> None:
-        """Before anything stands still: what will be written has to fit, and leave others some room."""
-        free = shutil.disk_usage(self._shelf.folder).free
-        if free < size + limits.CHECKPOINT_SPARE_BYTES:
-            raise NoSpace(
-                f"cannot keep sandbox {sandbox_id}: that takes up to {size // MIB} MiB of the state folder's disk, "
-                f"and {free // MIB} MiB are free; delete snapshots or paused sandboxes"
-            )
+    def _free(self) -> int:
+        """Bytes for checkpoints: others are left some room."""
+        return shutil.disk_usage(self._shelf.folder).free - limits.CHECKPOINT_SPARE_BYTES
 
     def _failure(self, sandbox_id: str, error: OSError) -> WarrenError:
         """A loop device says EIO where the disk below it is full."""

@@ -78,6 +78,14 @@ class Shelf:
             if folder.exists():
                 erase(folder)
 
+    def written(self, checkpoint_id: str) -> int:
+        """Bytes on disk of a draft."""
+        size = 0
+        for path in files_below(self.folder / f".{checkpoint_id}"):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_blocks * 512
+        return size
+
     @property
     def _writer(self) -> Plain | Vault:
         return self._vault or self._plain

@@ -17,9 +17,10 @@ from warren.engine.oci import libc
 from warren.engine.oci.machine import MIB, memory_of
 from warren.engine.oci.manifest import PARTS, Manifest, Piece
 from warren.engine.oci.plain import parts_of
+from warren.engine.oci.promises import Promises
 from warren.engine.oci.sealed import Damaged, FileCipher, Key, new_key
 from warren.model import limits
-from warren.model.errors import CheckpointUnusable, NoSpace
+from warren.model.errors import CheckpointUnusable
 from warren.model.snapshot import SnapshotKind
 
 
@@ -28,12 +29,13 @@ class Vault:
 
     def __init__(self, key: Key) -> None:
         self._key = key
+        self._memory = Promises("the machine's memory", _free_memory, "try again later")
 
     @contextlib.contextmanager
     def scratch(self, draft: Path, kind: SnapshotKind, size: int) -> Generator[Path]:
         """Where the runtime writes up to `size` bytes. Raises NoSpace."""
         if kind is SnapshotKind.MEMORY:
-            with _memory_folder(size) as folder:
+            with self._memory_folder(size) as folder:
                 yield folder
         else:
             with _passing_folder(draft.parent) as folder:
@@ -56,7 +58,7 @@ class Vault:
             {name: number for number, name in enumerate(sorted(manifest.pieces))},
         )
         size = sum(piece.length for piece in wanted.values())
-        with _memory_folder(size) if kind is SnapshotKind.MEMORY else _passing_folder(folder.parent) as scratch:
+        with self._memory_folder(size) if kind is SnapshotKind.MEMORY else _passing_folder(folder.parent) as scratch:
             try:
                 key = self._key.unwrap(manifest.key, manifest.id)
                 for name, piece in wanted.items():
@@ -64,6 +66,20 @@ class Vault:
             except (Damaged, FileNotFoundError) as error:
                 raise CheckpointUnusable(f"cannot use checkpoint {manifest.id}: it is damaged, {error}") from error
             yield scratch / PARTS[kind]
+
+    @contextlib.contextmanager
+    def _memory_folder(self, size: int) -> Generator[Path]:
+        """A tmpfs that is mounted nowhere: it ends with this descriptor, whatever becomes of the server."""
+        attributes = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOATIME
+        fd = libc.new_mount("tmpfs", "tmpfs", (f"size={size + limits.CHECKPOINT_SPARE_BYTES}", "mode=700"), attributes)
+        try:
+            with self._memory.hold("seal or open the checkpoint", size, lambda: _used(fd)):
+                folder = Path(f"/proc/{os.getpid()}/fd/{fd}")
+                yield folder
+                for path in files_below(folder):
+                    os.truncate(path, 0)  # a sentry may still have it open
+        finally:
+            os.close(fd)
 
 
 def _seal(source: Path, target: Path, key: bytes, number: int, name: str) -> Piece:
@@ -81,22 +97,14 @@ def _unseal(source: Path, target: Path, cipher: FileCipher) -> None:
         cipher.unseal(sealed.fileno(), open_file.fileno())
 
 
-@contextlib.contextmanager
-def _memory_folder(size: int) -> Generator[Path]:
-    """A tmpfs that is mounted nowhere: it ends with this descriptor, whatever becomes of the server."""
-    size += limits.CHECKPOINT_SPARE_BYTES
+def _free_memory() -> int:
     _, available_mb = memory_of()
-    if size > available_mb * MIB:
-        raise NoSpace("cannot seal or open the checkpoint: that takes as much memory as it is large, and there is less")
-    attributes = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOATIME
-    fd = libc.new_mount("tmpfs", "tmpfs", (f"size={size}", "mode=700"), attributes)
-    try:
-        folder = Path(f"/proc/{os.getpid()}/fd/{fd}")
-        yield folder
-        for path in files_below(folder):
-            os.truncate(path, 0)  # a sentry may still have it open
-    finally:
-        os.close(fd)
+    return available_mb * MIB - limits.CHECKPOINT_SPARE_BYTES
+
+
+def _used(fd: int) -> int:
+    found = os.fstatvfs(fd)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 @contextlib.contextmanager
