@@ -1,11 +1,14 @@
 """Falling asleep, waking and being copied, with a program inside that holds 64 MiB; through the unmodified SDK."""
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import pairwise
+from threading import Thread
 
 import httpx
-from e2b import Sandbox
+from e2b import CommandExitException, Sandbox, SandboxException
 
 from bench.rows import Row, count
 from bench.samples import Samples, milliseconds
@@ -15,6 +18,9 @@ from tests.e2e.waiting import until
 
 HEAP_MIB = 64
 FORKS = 10
+TICKER = "import time\nwhile True: print(); time.sleep(0.005)"
+SETTLED_S = 0.3
+"""Seconds of ticks before and after."""
 DEADLINE_S, ASLEEP_S = 2, 60
 PROGRAM = f"import os, time; heap = bytearray(os.urandom({HEAP_MIB} << 20)); print(1, flush=True); time.sleep(9999)"
 MEMORY = frozenset({"runsc"})
@@ -88,6 +94,30 @@ def _snapshot(sandbox: Sandbox) -> float:
     return taken
 
 
+def _held(sandbox: Sandbox) -> float:
+    """The longest that a program inside is not heard of while a snapshot is taken."""
+    ticking = sandbox.commands.run(f"exec python3 -uc '{TICKER}'", background=True, timeout=0)
+    heard: list[float] = []
+
+    def listen() -> None:
+        with suppress(SandboxException, CommandExitException):  # it is disconnected below
+            for _ in ticking:
+                heard.append(time.perf_counter())
+
+    listener = Thread(target=listen)
+    listener.start()
+    try:
+        time.sleep(SETTLED_S)
+        began = time.perf_counter()
+        _snapshot(sandbox)
+        ended = time.perf_counter()
+        time.sleep(SETTLED_S)
+    finally:
+        ticking.kill()
+        listener.join()
+    return max((later - at) * 1000 for at, later in pairwise(heard) if at < ended and began < later)
+
+
 def _fork(sandbox: Sandbox) -> float:
     copies: list[Sandbox | Exception] = []
     taken = milliseconds(lambda: copies.extend(sandbox.fork(count=FORKS, timeout=LIFE_S)))
@@ -105,5 +135,6 @@ ROWS = (
     Row("paused after its deadline", "ms", _at_the_deadline, {"runsc": 1000, "crun": 1000}),
     Row(f"resume to first answer, {HEAP_MIB} MiB", "ms", _each_time(8, _resume), {"runsc": 250}),
     Row(f"snapshot, {HEAP_MIB} MiB heap", "ms", _each_time(5, _snapshot), {}, only=MEMORY),
+    Row(f"held by a snapshot, {HEAP_MIB} MiB heap", "ms", _each_time(5, _held), {"runsc": 300}, only=MEMORY),
     Row(f"fork of {FORKS}, {HEAP_MIB} MiB heap", "ms", _each_time(3, _fork), {"runsc": 1200}, only=MEMORY),
 )
