@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tests.e2e.waiting import until
 
 FILLED_S = 120
 """Seconds; a machine that runs other tests beside this one starts sandboxes slowly."""
+LEARNT = 2
+"""Spares that the memory of the learning pool is enough for."""
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,8 @@ def pool(server: LocalServer) -> list[dict[str, Any]]:
     return json.loads(server.run("pool", "list", "--json").stdout)
 
 
-def filled(server: LocalServer) -> Callable[[], bool]:
-    return lambda: len(levels := pool(server)) >= 2 and all(level["ready"] == level["wanted"] for level in levels)
+def filled(server: LocalServer, kinds: int = 2) -> Callable[[], bool]:
+    return lambda: len(levels := pool(server)) >= kinds and all(level["ready"] == level["wanted"] for level in levels)
 
 
 def running(server: LocalServer) -> set[str]:
@@ -71,3 +74,28 @@ def test_spares_of_a_crashed_server_are_cleared_and_made_anew(pooled: LocalServe
     pooled.start()
     until(filled(pooled), FILLED_S, "the pool is full again")
     assert not before & running(pooled)
+
+
+@pytest.fixture
+def learning(tmp_path: Path) -> Iterator[LocalServer]:
+    """Keeps nothing ahead unless it was asked for, and no more than fits into the memory for spares."""
+    server = LocalServer(tmp_path / "learning", pool="", pool_sandboxes=8, pool_memory_mb=LEARNT * 1024, pool_slots=2)
+    with nothing_left(server), server:
+        yield server
+
+
+def test_the_pool_keeps_what_was_asked_for_within_its_memory(learning: LocalServer, runtime: str) -> None:
+    assert pool(learning) == []
+    options: Any = {"timeout": 120, "api_headers": {"X-Warren-Runtime": runtime}, **learning.options}
+    with ThreadPoolExecutor() as threads:
+        asked = list(threads.map(lambda _: Sandbox.create(**options), range(LEARNT + 1)))  # as one burst
+    until(filled(learning, kinds=1), FILLED_S, "it has learnt")
+    (level,) = pool(learning)
+    assert (level["runtime"], level["wanted"], level["ready"]) == (runtime, LEARNT, LEARNT)
+    spares = running(learning) - {box.sandbox_id for box in asked}
+    assert len(spares) == LEARNT
+    asked.append(Sandbox.create(**options))
+    assert asked[-1].sandbox_id in spares
+    assert asked[-1].commands.run("hostname").stdout.strip() == asked[-1].sandbox_id
+    for box in asked:
+        assert box.kill()
