@@ -88,6 +88,23 @@ def _pauses(sandbox: Sandbox, mode: str = "full") -> bool:
         return False
 
 
+@pytest.mark.parametrize(("runtime", "mode"), [("runsc", "full"), ("crun", "filesystem")])
+def test_what_was_kept_is_gone_from_the_disk_when_its_end_is_answered(
+    small: LocalServer, runtime: str, mode: str
+) -> None:
+    sandbox, _ = at_work(small, runtime)
+    taken = sandbox.create_snapshot()
+    (snapshot,) = checkpoints(small)
+    assert sandbox.pause(mode=mode) is True
+    assert len(checkpoints(small)) == 2
+    assert sandbox.kill() is True
+    assert checkpoints(small) == [snapshot]
+    with Sandbox.create(taken.snapshot_id, timeout=600, **small.options) as copy:
+        assert copy.files.read("/home/user/work") == "done"
+    assert Sandbox.delete_snapshot(taken.snapshot_id, **small.options) is True
+    assert checkpoints(small) == []
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated"])
 def test_what_a_damaged_checkpoint_cannot_give_back_is_refused_by_name_and_its_files_start(
     small: LocalServer, damage: str
@@ -120,8 +137,6 @@ def test_what_another_version_wrote_sleeps_until_that_version_is_back_or_starts_
         manifest = checkpoint / "manifest.json"
         good = manifest.read_text()
         manifest.write_text(json.dumps({**json.loads(good), "version": 99, "news": ["of that version"]}))
-        small.kill()
-        small.start()
         offer = f"cannot start from checkpoint {checkpoint.name}: another version .*files alone"
         with pytest.raises(SandboxException, match=offer):
             sandbox.connect()
@@ -129,9 +144,10 @@ def test_what_another_version_wrote_sleeps_until_that_version_is_back_or_starts_
         return manifest, good
 
     manifest, good = asleep_in_one_of_another_version()
-    manifest.write_text(good)
     small.kill()
     small.start()
+    assert Sandbox.get_info(sandbox.sandbox_id, **small.options).state is SandboxState.PAUSED
+    manifest.write_text(good)
     assert pid in {process.pid for process in sandbox.connect().commands.list()}
     asleep_in_one_of_another_version()
     back = sandbox.connect(on_resume="reboot")
