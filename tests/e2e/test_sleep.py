@@ -232,6 +232,25 @@ def test_only_the_right_token_wakes(server: LocalServer, create: Create) -> None
     assert Sandbox.get_info(sandbox.sandbox_id).state is SandboxState.RUNNING
 
 
+@pytest.mark.covers("S17")
+@pytest.mark.threat("D1")
+def test_a_signed_url_wakes_for_its_file_alone_and_while_it_holds(server: LocalServer, create: Create) -> None:
+    sandbox = create(lifecycle={"on_timeout": "pause", "auto_resume": True})
+    sandbox.files.write("/tmp/signed", "kept")
+    good, old = (httpx.URL(sandbox.download_url("/tmp/signed", use_signature_expiration=n)) for n in (600, 1))
+    sandbox.pause()
+    time.sleep(2)  # a signature counts in seconds of the clock
+
+    def visit(url: httpx.URL) -> httpx.Response:
+        names = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49983"}
+        return httpx.get(f"{server.gateway_url}{url.raw_path.decode()}", headers=names, timeout=90)
+
+    for refused in (old, good.copy_with(path="/health")):
+        assert visit(refused).status_code == 403
+    assert sandbox.sandbox_id in paused_ids()
+    assert visit(good).text == "kept"
+
+
 @pytest.mark.covers("S16", "S18")
 def test_a_guest_that_does_not_answer(server: LocalServer, create: Create, runtime: str) -> None:
     if runtime == "crun":
