@@ -89,13 +89,15 @@ def test_the_pool_keeps_what_was_asked_for_within_its_memory(learning: LocalServ
     options: Any = {"timeout": 120, "api_headers": {"X-Warren-Runtime": runtime}, **learning.options}
     with ThreadPoolExecutor() as threads:
         asked = list(threads.map(lambda _: Sandbox.create(**options), range(LEARNT + 1)))  # as one burst
-    until(filled(learning, kinds=1), FILLED_S, "it has learnt")
-    (level,) = pool(learning)
-    assert (level["runtime"], level["wanted"], level["ready"]) == (runtime, LEARNT, LEARNT)
-    spares = running(learning) - {box.sandbox_id for box in asked}
-    assert len(spares) == LEARNT
-    asked.append(Sandbox.create(**options))
-    assert asked[-1].sandbox_id in spares
-    assert asked[-1].commands.run("hostname").stdout.strip() == asked[-1].sandbox_id
-    for box in asked:
-        assert box.kill()
+    try:
+        until(filled(learning, kinds=1), FILLED_S, "it has learnt")
+        (level,) = pool(learning)
+        assert (level["runtime"], level["wanted"], level["ready"]) == (runtime, LEARNT, LEARNT)
+        spares = running(learning) - {box.sandbox_id for box in asked}
+        assert len(spares) == LEARNT
+        asked.append(Sandbox.create(**options))
+        assert asked[-1].sandbox_id in spares
+        assert asked[-1].commands.run("hostname").stdout.strip() == asked[-1].sandbox_id
+    finally:
+        for box in asked:
+            box.kill()
