@@ -162,7 +162,7 @@ def _bash() -> Language:
                 for n in usable(names)
             ]
         ),
-        reseed="RANDOM=$(od -An -N2 -tu2 /dev/urandom)",
+        reseed="RANDOM=$(od -An -N4 -tu4 /dev/urandom)",
         separator="; ",
     )
 
