@@ -16,9 +16,10 @@ from warren.contracts.engine import Checkpoint
 from warren.control.pausing import PauseRequest
 from warren.guest.fake import FakeGuest
 from warren.model import limits
-from warren.model.errors import EngineFailed, NoSpace, SandboxPaused
+from warren.model.errors import EngineFailed, NoSpace, SandboxChanging, SandboxPaused
 from warren.model.pause import Lifecycle
 from warren.model.sandbox import EndReason, Sandbox, State
+from warren.wiring.control import Control
 
 pytestmark = pytest.mark.anyio
 
@@ -57,6 +58,64 @@ async def test_who_comes_to_a_pause_under_way_and_is_refused_leaves_it_alone(
         await pausing
         assert (await machine.row(sandbox)).state is State.PAUSED
         assert not control.pausing.is_at_work(sandbox.id)
+
+
+class SlowThaw:
+    """The next thaw takes until `go_on`."""
+
+    def __init__(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = machine.engine.thaw
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(machine.engine, "thaw", self.thaw)
+
+    async def thaw(self, sandbox_id: str) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        await self._real(sandbox_id)
+
+
+async def _pause_in_vain(machine: Machine, control: Control, sandbox: Sandbox) -> None:
+    """Refused, without a trace: what follows leaves it running."""
+    project = await control.context.keys.default_project()
+    with pytest.raises(SandboxChanging):
+        await control.pausing.pause(project, await machine.row(sandbox), PauseRequest())
+    await control.pausing.at_deadline(await machine.row(sandbox))
+    assert (await machine.row(sandbox)).state is State.RUNNING
+
+
+async def test_no_pause_begins_while_one_that_failed_is_taken_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        slow = SlowThaw(machine, monkeypatch)
+        monkeypatch.setattr(machine.engine, "checkpoint", _no)
+        failing = asyncio.create_task(control.pausing.pause(project, sandbox, PauseRequest()))
+        await slow.begun.wait()
+        await _pause_in_vain(machine, control, sandbox)
+        slow.go_on.set()
+        with pytest.raises(EngineFailed):
+            await failing
+        monkeypatch.undo()
+        await control.pausing.pause(project, await machine.row(sandbox), PauseRequest())
+        row = await machine.row(sandbox)
+        assert row.pause is not None
+        assert (row.state, row.pause.guest_silent) == (State.PAUSED, False)
+
+
+async def test_no_pause_begins_while_one_that_broke_off_is_taken_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await pausing(machine, control)
+        slow = SlowThaw(machine, monkeypatch)
+        sweeping = asyncio.create_task(control.supervision.sweep())
+        await slow.begun.wait()
+        await _pause_in_vain(machine, control, sandbox)
+        slow.go_on.set()
+        await sweeping
+        assert control.live.find(sandbox.id) is not None
 
 
 async def _no(*_: object, **__: object) -> None:

@@ -136,9 +136,9 @@ class Pausing:
 
     @contextmanager
     def at_work(self, sandbox_id: str) -> Generator[None]:
-        """While anybody here pauses or resumes a sandbox, `is_at_work` says so, and nobody recovers it.
+        """While anybody here pauses, resumes or recovers a sandbox, `is_at_work` says so.
 
-        One may be at it and another be told so meanwhile.
+        Nobody begins to recover it then, and no pause begins. One may be at it and another be told so meanwhile.
         """
         self._at_work[sandbox_id] += 1
         try:
@@ -156,6 +156,10 @@ class Pausing:
 
         False when nothing is left of it.
         """
+        with self.at_work(sandbox.id):
+            return await self._recover(sandbox, placement)
+
+    async def _recover(self, sandbox: Sandbox, placement: Placement | None) -> bool:
         pause = sandbox.pause
         if pause is None:
             return False
@@ -198,6 +202,9 @@ class Pausing:
             return True
 
     async def _fall_asleep(self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool] = lambda: True) -> None:
+        if self.is_at_work(sandbox.id):  # its row may say that it runs, while it is still being thawed
+            refusal = SandboxChanging(f"cannot pause sandbox {sandbox.id}: a pause or a resume of it is under way")
+            raise await self._why_not(sandbox, refusal)
         metered = self._meters.sleeping("pause", sandbox.runtime)
         with metered, self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
             if pause.kind is not PauseKind.FROZEN:
