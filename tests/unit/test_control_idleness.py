@@ -1,5 +1,6 @@
 """The idle ladder over the in-memory engine, guest and store."""
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tests.unit.waiting import eventually
 from warren.control.activity import Activity
 from warren.control.clock import SystemClock
 from warren.model import limits
-from warren.model.errors import Forbidden
+from warren.model.errors import Forbidden, SandboxNotFound, SandboxPaused
 from warren.model.idle import Ladder
 from warren.model.pause import PauseCause, PauseKind
 from warren.model.sandbox import Sandbox, State
@@ -225,9 +226,9 @@ def aged(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Idle:
     return grow
 
 
-async def known(server: ApiServer) -> str:
+async def known(server: ApiServer, **fields: object) -> str:
     """A sandbox whose idleness counts from now on."""
-    sandbox = await create(server, timeout=1000)
+    sandbox = await create(server, **{"timeout": 1000, **fields})
     await server.control.idleness.look()
     return sandbox
 
@@ -304,6 +305,46 @@ async def test_what_traffic_woke_is_in_use_before_its_request_gets_there(server:
     await server.control.waking.wake(sandbox)
     await server.control.idleness.look()
     assert (await row(server, sandbox)).state is State.RUNNING
+
+
+async def paused_by_its_owner(server: ApiServer, sandbox: str) -> None:
+    for verb, body in (("connect", {"timeout": 100}), ("pause", {})):
+        assert (await server.client.post(f"/sandboxes/{sandbox}/{verb}", json=body)).is_success
+
+
+async def test_what_its_owner_paused_meanwhile_is_not_woken_as_idle(server: ApiServer, aged: Idle) -> None:
+    sandbox = await known(server)
+    aged(30)
+    await server.control.idleness.look()
+    idle_one = await row(server, sandbox)
+    await paused_by_its_owner(server, sandbox)
+    with pytest.raises(SandboxPaused):
+        await server.control.idleness._resuming.wake_idle(idle_one)  # pyright: ignore[reportPrivateUsage]
+    after = await row(server, sandbox)
+    assert after.pause is not None
+    assert (after.state, after.pause.by) == (State.PAUSED, PauseCause.OWNER)
+
+
+@pytest.mark.parametrize("wakes", [True, False])
+async def test_traffic_to_what_its_owner_paused_meanwhile_does_as_he_wished(
+    server: ApiServer, aged: Idle, monkeypatch: pytest.MonkeyPatch, wakes: bool
+) -> None:
+    sandbox = await known(server, autoPause=True, autoResume={"enabled": wakes})
+    aged(30)
+    await server.control.idleness.look()
+    real, left = server.store.keys, [1]
+
+    async def late(project_id: str) -> Any:
+        if left.pop() if left else 0:
+            await paused_by_its_owner(server, sandbox)
+        return await real(project_id)
+
+    monkeypatch.setattr(server.store, "keys", late)
+    with contextlib.nullcontext() if wakes else pytest.raises(SandboxNotFound):
+        await server.control.waking.wake(sandbox)
+    after = await row(server, sandbox)
+    assert after.state is (State.RUNNING if wakes else State.PAUSED)
+    assert not wakes or after.expires_at > datetime.now(UTC) + timedelta(seconds=500)
 
 
 # --- a step to disk that is refused ------------------------------------------------------------------------

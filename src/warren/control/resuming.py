@@ -28,6 +28,7 @@ from warren.model.errors import (
     PlacementTimeout,
     SandboxChanging,
     SandboxNotFound,
+    SandboxPaused,
     Timeout,
     WarrenError,
 )
@@ -67,10 +68,13 @@ class Resuming:
         self._checkpoints, self._pausing, self._ending = checkpoints, pausing, ending
         self._work, self._meters, self._journals = work, meters, journals
         self._places = asyncio.Semaphore(limits.RESUMES_IN_FLIGHT)
-        self._under_way: dict[tuple[str, bool], asyncio.Future[Sandbox]] = {}
+        self._under_way: dict[tuple[str, bool, bool], asyncio.Future[Sandbox]] = {}
 
-    async def resume(self, project: Project, sandbox: Sandbox, timeout_s: int, *, memory: bool = True) -> Sandbox:
-        """Wake a sandbox that sleeps, or is about to; it lives for `timeout_s` from then on.
+    async def resume(
+        self, project: Project, sandbox: Sandbox, timeout_s: int | None, *, memory: bool = True
+    ) -> Sandbox:
+        """Wake a sandbox that sleeps, or is about to; it lives for `timeout_s` from then on. None: out of what idleness
+        did and nothing else, as if it had run; SandboxPaused when it has been paused otherwise by then.
 
         Concurrent calls join the first one, and it goes on to its end when they go away. memory False boots it from
         its files; whoever wishes otherwise than the first waits, and finds it awake or has its turn. Raises
@@ -78,7 +82,7 @@ class Resuming:
         larger than its project may have now), NoCapacity, PlacementTimeout, ServicesNotReady, EngineFailed; after an
         error it sleeps on.
         """
-        wish = sandbox.id, memory
+        wish = sandbox.id, memory, timeout_s is None
         under_way = self._under_way.get(wish)
         if under_way is None:
             under_way = self._work.begin(self._wake(project, sandbox, timeout_s, memory), f"resume {sandbox.id}")
@@ -89,29 +93,44 @@ class Resuming:
     async def wake_idle(self, sandbox: Sandbox) -> Sandbox:
         """Wake a sandbox that idleness put to sleep, for its owner to find it as if it had run: its deadline stays.
 
-        Raises what `resume` raises.
+        Raises what `resume` raises; SandboxPaused when it sleeps for another reason by now.
         """
         project = await self._store.project(sandbox.project_id)
         if project is None:
             raise SandboxNotFound.of(sandbox.id)
-        return await self.resume(project, sandbox, 0)
+        return await self.resume(project, sandbox, None)
 
-    async def _wake(self, project: Project, sandbox: Sandbox, timeout_s: int, memory: bool) -> Sandbox:
-        sandbox = await self._asleep(sandbox)
-        if sandbox.state is State.RUNNING or sandbox.pause is None:
-            return sandbox
+    async def _wake(self, project: Project, sandbox: Sandbox, timeout_s: int | None, memory: bool) -> Sandbox:
+        for _ in range(limits.CHANGE_TRIES):
+            sandbox = await self._asleep(sandbox)
+            if sandbox.state is State.RUNNING or sandbox.pause is None:
+                return sandbox
+            if timeout_s is None and not sandbox.is_idle:  # it may have been awake in between, and paused by its owner
+                raise SandboxPaused(f"cannot wake sandbox {sandbox.id}: it has been paused meanwhile; connect to it")
+            awake = await self._woken(project, sandbox, sandbox.pause, timeout_s, memory)
+            if awake is not None:
+                return awake
+        raise SandboxChanging(f"cannot resume sandbox {sandbox.id}: its state changed meanwhile; try again")
+
+    async def _woken(
+        self, project: Project, sandbox: Sandbox, pause: Pause, timeout_s: int | None, memory: bool
+    ) -> Sandbox | None:
+        """None when it does not sleep like that any more."""
         check_sizes(sandbox, project)
-        kind = restored_kind(sandbox.pause, memory=memory)
+        kind = restored_kind(pause, memory=memory)
         with self._meters.sleeping("resume", sandbox.runtime), self._pausing.at_work(sandbox.id):
             claimed = await self._store.claim_resume(project.id, sandbox.id, project.limits.sandboxes)
             if claimed is None:
-                raise SandboxChanging(f"cannot resume sandbox {sandbox.id}: its state changed meanwhile; try again")
+                return None
+            if claimed.pause != pause:
+                await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
+                return None
             try:
                 async with asyncio.timeout(_deadline_s(kind)), self._places:
                     placement = await self._place(claimed, kind)
                     await self._introduce(claimed, placement, kind)
             except (WarrenError, TimeoutError) as error:
-                await self._sleep_on(claimed, sandbox.pause)
+                await self._sleep_on(claimed, pause)
                 if isinstance(error, TimeoutError | Timeout):
                     raise PlacementTimeout(f"cannot resume sandbox {sandbox.id} in time; it stays paused") from error
                 raise
@@ -172,8 +191,8 @@ class Resuming:
             await self._engine.destroy(sandbox.id)
         await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
 
-    async def _hand_out(self, sandbox: Sandbox, placement: Placement, timeout_s: int) -> Sandbox:
-        expires_at = self._clock.now() + timedelta(seconds=timeout_s)
+    async def _hand_out(self, sandbox: Sandbox, placement: Placement, timeout_s: int | None) -> Sandbox:
+        expires_at = self._clock.now() + timedelta(seconds=timeout_s or 0)
         if sandbox.pause is not None and sandbox.pause.by is PauseCause.IDLE:
             expires_at = max(expires_at, sandbox.expires_at)
         awake = await self._store.mark_awake(sandbox.id, expires_at)

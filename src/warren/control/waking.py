@@ -1,6 +1,7 @@
 """Traffic wakes a paused sandbox, if its owner wished so (`contracts.routing.Sleepers`)."""
 
 import asyncio
+import contextlib
 
 from warren.contracts.audit import Audit
 from warren.contracts.routing import Route
@@ -10,7 +11,7 @@ from warren.control.live import LiveSandboxes
 from warren.control.resuming import Resuming
 from warren.model import limits
 from warren.model.audit import Event, Kind, Outcome
-from warren.model.errors import Forbidden, SandboxChanging, SandboxNotFound, WarrenError
+from warren.model.errors import Forbidden, SandboxChanging, SandboxNotFound, SandboxPaused, WarrenError
 from warren.model.pause import PauseKind
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
@@ -47,15 +48,24 @@ class Waking:
         return route
 
     async def _resume(self, sandbox_id: str) -> None:
-        sandbox = await self._sleeper(sandbox_id)
-        if sandbox is None:
-            return  # somebody was faster, or it is gone
+        for _ in range(limits.CHANGE_TRIES):
+            sandbox = await self._sleeper(sandbox_id)
+            if sandbox is None:
+                return  # somebody was faster, or it is gone, or paused by its owner for good
+            with contextlib.suppress(SandboxPaused):  # what idleness put to sleep was paused otherwise meanwhile
+                await self._wake(sandbox)
+                return
+        raise SandboxChanging(f"cannot wake sandbox {sandbox_id}: it falls asleep time and again; try again later")
+
+    async def _wake(self, sandbox: Sandbox) -> None:
         project = await self._store.project(sandbox.project_id)
         try:
             if project is None or not await self._store.keys(project.id):
                 raise Forbidden("cannot wake the sandbox: no key of its project is in force any more")
-            seconds = 0 if sandbox.is_idle else lifetime_s(sandbox, project)
+            seconds = None if sandbox.is_idle else lifetime_s(sandbox, project)
             await self._resuming.resume(project, sandbox, seconds)
+        except SandboxPaused:
+            raise
         except WarrenError as error:
             self._note(sandbox, Outcome.REFUSED, error.code)
             raise
