@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_oci_cgroup import V1, V2, tree
-from warren.engine.oci.cgroup import LOWER_STEP_BYTES
+from warren.engine.oci.cgroup import LOWER_STEP_BYTES, Cgroups
 from warren.engine.oci.fence import HEADROOM_BYTES, STEP_BYTES, Fence, fence, to_free
 from warren.model.errors import EngineFailed
 
@@ -129,10 +129,58 @@ def test_on_v2_both_limits_stand_further_out_meanwhile(tmp_path: Path, v2: Calla
     standing.close()
 
 
-def test_on_v2_nobody_is_ended_for_what_he_took_meanwhile(tmp_path: Path, v2: Callable[[bool], Fence]) -> None:
-    group, standing = tmp_path / "warren/box", v2(False)
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_the_fence_is_back_before_the_sandbox_goes_on(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    standing = request.getfixturevalue(kind)(True)
+    limit = tmp_path / ("memory/warren/box/memory.limit_in_bytes" if kind == "v1" else "warren/box/memory.high")
+    with standing.headroom(700) as keep:
+        keep(100)
+        assert int(limit.read_text()) == LIMIT + 100, "of what lies in memory until it is sealed"
+        keep(300)
+        assert int(limit.read_text()) == LIMIT + 100
+        keep(0)
+        assert int(limit.read_text()) == LIMIT
+    assert int(limit.read_text()) == LIMIT
+    assert standing.put_back() == 0
+    standing.close()
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_nothing_is_lent_where_the_kernel_ends_processes(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    standing = request.getfixturevalue(kind)(False)
+    limit = tmp_path / ("memory/warren/box/memory.limit_in_bytes" if kind == "v1" else "warren/box/memory.max")
     with standing.headroom(700):
-        (group / "memory.current").write_text(str(LIMIT + 600))
+        assert int(limit.read_text()) == LIMIT
+    standing.close()
+
+
+@pytest.mark.parametrize("guest_acts", [False, True])
+def test_a_new_fence_takes_back_what_an_earlier_server_lent(
+    tmp_path: Path, v1: Callable[[bool], Fence], guest_acts: bool
+) -> None:
+    v1(guest_acts).close()
+    limit = tmp_path / "memory/warren/box/memory.limit_in_bytes"
+    standing = fence_after_a_crash(tmp_path, limit, guest_acts)
+    assert int(limit.read_text()) == LIMIT
+    standing.close()
+
+
+def fence_after_a_crash(root: Path, limit: Path, guest_acts: bool) -> Fence:
+    limit.write_text(str(LIMIT + 700))
+    return fence(Cgroups("warren", root), "box", LIMIT, guest_acts=guest_acts)
+
+
+def test_on_v2_nobody_is_ended_for_what_was_lent_by_an_earlier_server(
+    tmp_path: Path, v2: Callable[[bool], Fence]
+) -> None:
+    v2(False).close()
+    group = tmp_path / "warren/box"
+    (group / "memory.current").write_text(str(LIMIT + 600))
+    standing = fence_after_a_crash(tmp_path, group / "memory.max", guest_acts=False)
     assert (group / "memory.reclaim").read_text() == "600"
     assert int((group / "memory.max").read_text()) == LIMIT + 600 + LOWER_STEP_BYTES
     assert (group / "memory.high").read_text() == "max"

@@ -9,10 +9,11 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from warren.contracts.engine import Placement, SandboxSpec
-from warren.engine.oci.fence import STEP_PAUSE_S, Fence
+from warren.engine.oci.fence import STEP_PAUSE_S, Fence, Keep
 from warren.engine.oci.process import ProcessId, is_over, kill
 from warren.engine.oci.record import Record
 from warren.engine.oci.slot import Slot
+from warren.model.errors import EngineFailed
 from warren.model.policy import EgressPolicy
 
 
@@ -66,9 +67,18 @@ class Box:
         self.fence = fence
         asyncio.get_running_loop().add_reader(fence.descriptor, self._heard)
 
-    def headroom(self, extra: int) -> AbstractContextManager[None]:
-        """Let it have `extra` bytes of memory above its limit meanwhile. Raises EngineFailed."""
-        return contextlib.nullcontext() if self.fence is None else self.fence.headroom(extra)
+    def headroom(self, extra: int) -> AbstractContextManager[Keep]:
+        """As of `Fence`."""
+        return contextlib.nullcontext(lambda _: None) if self.fence is None else self.fence.headroom(extra)
+
+    def has_to_free(self) -> bool:
+        """Whether its guest has to free memory before the limit holds. Blocks."""
+        if self.fence is None or not self.fence.guest_acts:
+            return False
+        try:
+            return self.fence.put_back() > 0
+        except EngineFailed:  # its group has ended
+            return False
 
     def kill(self) -> None:
         """At once and whatever state it is in: a runtime would ask it first, and wait for one that is stopped."""

@@ -130,11 +130,11 @@ class Cgroups:
             return int((self.folder("", sandbox_id) / "memory.current").read_text())
         return int((self.folder("memory", sandbox_id) / "memory.usage_in_bytes").read_text())
 
-    def lower_memory(self, sandbox_id: str, limit: int) -> None:
+    def lower_memory(self, sandbox_id: str, limit: int, attempts: int = LOWER_ATTEMPTS) -> None:
         """Back to `limit`. Who took more meanwhile, and cannot be made to give it back, gets nothing on top of it."""
         with contextlib.suppress(FileNotFoundError):  # a group that has ended needs no limit
             lowered = self._lowered_v2 if self.is_v2 else self._lowered_v1
-            if any(lowered(sandbox_id, limit) for _ in range(LOWER_ATTEMPTS)):
+            if any(lowered(sandbox_id, limit) for _ in range(attempts)):
                 return
             lowered(sandbox_id, self._memory_used(sandbox_id) + LOWER_STEP_BYTES)
 

@@ -363,21 +363,31 @@ class OciEngine:
         self, sandbox_id: str, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool = True
     ) -> Checkpoint:
         made: deque[Checkpoint] = deque()
+        short = False
         # First a place among those that write, then the sandbox: one that waits can be killed meanwhile.
         async with self._writing, self._held(sandbox_id) as box:
             if box.is_still:
                 raise SandboxChanging(f"cannot copy sandbox {sandbox_id}: it stands still")
 
             def keep() -> None:
+                nonlocal short
                 write = self._keeping.write
-                made.append(write(box, checkpoint_id, kind, hold=hold, durable=durable))
+                try:
+                    made.append(write(box, checkpoint_id, kind, hold=hold, durable=durable))
+                finally:
+                    stands = hold and len(made) > 0
+                    short = not stands and box.has_to_free()
 
             try:
                 await on_thread(keep)
             except asyncio.CancelledError:
                 if made:  # it was written to its end, and nobody will ask for it
                     await to_the_end(on_thread(self._undo, box, checkpoint_id))
+                    short = self._runtimes[box.record.runtime].guest_frees_memory
                 raise
+            finally:
+                if short:
+                    box.short.set()
             box.is_still = hold
         return made[0]
 

@@ -12,6 +12,7 @@ from warren.contracts.engine import Checkpoint, SandboxSpec
 from warren.engine.oci.box import Box
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
+from warren.engine.oci.fence import Keep
 from warren.engine.oci.manifest import Manifest, has_files, obstacle
 from warren.engine.oci.promises import Promises
 from warren.engine.oci.record import Record
@@ -50,28 +51,24 @@ class Keeping:
             with (
                 # Before anything stands still: what will be written has to fit.
                 self._disk.hold(f"keep sandbox {record.id}", size, lambda: self._shelf.written(checkpoint_id)),
-                box.headroom(size + SPARE_MEMORY_BYTES),
+                box.headroom(size + SPARE_MEMORY_BYTES) as keep,
                 self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
                 manifest = _manifest(record, checkpoint_id, kind)
-                return self._write(runtime, record, folder, draft, manifest, hold=hold, durable=durable)
+                return self._write(box, draft, manifest, keep, hold=hold, durable=durable)
         except OSError as error:
             raise self._failure(record.id, error) from error
 
     def _write(
-        self,
-        runtime: Runtime,
-        record: Record,
-        folder: Path,
-        draft: Draft,
-        manifest: Manifest,
-        *,
-        hold: bool,
-        durable: bool,
+        self, box: Box, draft: Draft, manifest: Manifest, keep: Keep, *, hold: bool, durable: bool
     ) -> Checkpoint:
+        runtime, record, folder = self._runtimes[box.record.runtime], box.record, box.folder
         try:
             runtime.halt(record, folder)
-            whole = runtime.save(record, folder, draft.target, manifest)
+            try:
+                whole = runtime.save(record, folder, draft.target, manifest)
+            finally:  # before it goes on: it would take what is lent for its own
+                keep(draft.in_memory())
             if not hold:
                 runtime.wake(record, folder)
             return self._shelf.publish(draft, whole, durable=durable).checkpoint

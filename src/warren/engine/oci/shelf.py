@@ -8,6 +8,7 @@ Nothing here is ever read as anything but bytes: it comes out of a sandbox, and 
 """
 
 import contextlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Generator
@@ -36,6 +37,13 @@ class Draft:
 
     folder: Path
     target: Path
+
+    def in_memory(self) -> int:
+        """Bytes of what lies in memory until it is sealed; its sandbox pays for them."""
+        if os.stat(self.target).st_dev == os.stat(self.folder).st_dev:
+            return 0
+        found = os.statvfs(self.target)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 @dataclass(frozen=True, slots=True)
