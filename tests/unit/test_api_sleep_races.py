@@ -240,3 +240,25 @@ async def test_what_took_long_to_write_may_take_long_to_read(
     await create(server, templateID=snapshot)
     answer = await server.client.post("/v2/sandboxes", json={"templateID": "base"})
     assert code(answer) == (504, "sandbox_placement_timeout")
+
+
+async def test_a_thaw_does_not_wait_behind_what_is_read_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RESUMES_IN_FLIGHT", 1)
+    async with api_server(tmp_path) as server, asyncio.TaskGroup() as group:
+        large, frozen = await create(server), await create(server, runtime="crun")
+        for sandbox in (large, frozen):
+            await fall_asleep(server, sandbox)
+        outcome = asyncio.get_running_loop().create_future()
+        begun = slow_restores(server, monkeypatch, outcome)
+
+        async def is_reading() -> bool:
+            return bool(begun)
+
+        reading = group.create_task(call(server, large, "connect"))
+        await eventually(is_reading)
+        async with asyncio.timeout(5):
+            assert (await call(server, frozen, "connect")).status_code == 201
+        assert not reading.done()
+        outcome.set_result(None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
 
@@ -126,7 +127,7 @@ class Resuming:
                 await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
                 return None
             try:
-                async with asyncio.timeout(_deadline_s(kind)), self._places:
+                async with asyncio.timeout(_deadline_s(kind)), self._place_for(kind):
                     placement = await self._place(claimed, kind)
                     await self._introduce(claimed, placement, kind)
             except (WarrenError, TimeoutError) as error:
@@ -135,6 +136,10 @@ class Resuming:
                     raise PlacementTimeout(f"cannot resume sandbox {sandbox.id} in time; it stays paused") from error
                 raise
             return await self._hand_out(claimed, placement, timeout_s)
+
+    def _place_for(self, kind: SnapshotKind | None) -> AbstractAsyncContextManager[None]:
+        """A thaw is done at once: it does not wait behind what is read from disk for minutes."""
+        return contextlib.nullcontext() if kind is None else self._places
 
     async def _asleep(self, sandbox: Sandbox) -> Sandbox:
         """Wait for a pause that is under way. Returns it paused, or running if somebody was faster."""

@@ -276,7 +276,7 @@ POOL_MEMORY_RESERVE_MB = 1024
 
 # --- sleep and copies --------------------------------------------------------------------------------------
 RESUMES_IN_FLIGHT = 8
-"""Sandboxes being resumed at the same time; more only makes each of them later."""
+"""Sandboxes being read back from disk at the same time; more only makes each of them later. A thaw waits for none."""
 AUTO_RESUME_FLOOR_S = 300
 """Least seconds that a sandbox woken by traffic lives (wire contract 6.1.7)."""
 WAKE_DEADLINE_S = 60.0
