@@ -1,6 +1,7 @@
 """Templates with services: up when a create answers, from memory where there is some, else after a boot."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,9 @@ import pytest
 
 from tests.unit.api_server import BASE, ApiServer, api_server
 from tests.unit.waiting import eventually
+from warren.contracts.engine import Placement, SandboxSpec
 from warren.contracts.guest import Exit, GuestCommand, OnLine
+from warren.model import limits
 from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.model.template import Template
@@ -217,3 +220,29 @@ async def test_a_fork_of_a_copy_that_boots_has_its_services_up(tmp_path: Path) -
         assert ups(server) == 3
         await server.client.post(f"/sandboxes/{forked['sandbox']['sandboxID']}/fork", json={"count": 1})
         assert ups(server) == 4
+
+
+async def test_memory_that_is_read_for_long_has_its_time_and_no_boot_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CREATES_BESIDE", 1 - (os.cpu_count() or 1))
+    async with serving(tmp_path) as server:
+        await prime(server)
+        real, reading, go_on = server.engine.create, asyncio.Event(), asyncio.Event()
+
+        async def slow(spec: SandboxSpec) -> Placement:
+            if spec.restore is not None:
+                reading.set()
+                await go_on.wait()
+            return await real(spec)
+
+        monkeypatch.setattr(server.engine, "create", slow)
+        monkeypatch.setattr(limits, "CREATE_DEADLINE_S", 0.2)
+        large = asyncio.create_task(create(server))
+        await reading.wait()
+        monkeypatch.setattr(limits, "CREATE_DEADLINE_S", 5.0)
+        await create(server, templateID="base", memoryMB=256)
+        await asyncio.sleep(0.25)
+        assert not large.done()
+        go_on.set()
+        assert restored(server, await large) is SnapshotKind.MEMORY

@@ -49,6 +49,11 @@ class Launched:
     needs_services: bool = False
 
 
+def start_deadline_s(*, restores: bool) -> float:
+    """What took long to write takes long to read."""
+    return limits.CHECKPOINT_DEADLINE_S if restores else limits.CREATE_DEADLINE_S
+
+
 class Launcher:
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Launcher:
 
         Raises what `Engine.create` raises.
         """
-        memory = None if volumes else self._memory(template, kind)
+        memory = self._memory(template, kind, volumes)
         if memory is not None:
             try:
                 placement = await self.start(
@@ -92,8 +97,14 @@ class Launcher:
         placement = await self.start(sandbox_id, template, kind, egress, volumes=volumes, in_background=in_background)
         return Launched(placement, needs_services=bool(template.start_command or template.ready_command))
 
-    def _memory(self, template: Template, kind: Kind) -> Restore | None:
+    def restores(self, template: Template, kind: Kind, volumes: tuple[VolumeMount, ...]) -> bool:
+        """Whether `start_new` reads memory back, if it can be read; else it boots."""
+        return self._memory(template, kind, volumes) is not None
+
+    def _memory(self, template: Template, kind: Kind, volumes: tuple[VolumeMount, ...]) -> Restore | None:
         """It was taken under the server's default runtime, at the template's own sizes."""
+        if volumes:
+            return None
         fits = kind.resources == template.resources and kind.runtime == self._engine.runtimes[0]
         key = memory_key(OWNER, self._engine.runtimes[0], template, template.resources)
         checkpoint_id = template.checkpoint_id or self._memories.get(key)

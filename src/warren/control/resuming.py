@@ -13,7 +13,7 @@ from warren.contracts.engine import Engine, Placement, Restore
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
 from warren.control.journals import Journals
-from warren.control.launching import Launcher, Owner
+from warren.control.launching import Launcher, Owner, start_deadline_s
 from warren.control.pausing import Pausing
 from warren.control.sandbox_end import Ending
 from warren.control.spares import Spares
@@ -127,7 +127,7 @@ class Resuming:
                 await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
                 return None
             try:
-                async with asyncio.timeout(_deadline_s(kind)), self._place_for(kind):
+                async with asyncio.timeout(start_deadline_s(restores=kind is not None)), self._place_for(kind):
                     placement = await self._place(claimed, kind)
                     await self._introduce(claimed, placement, kind)
             except (WarrenError, TimeoutError) as error:
@@ -209,11 +209,6 @@ class Resuming:
             self._work.spawn(self._checkpoints.forget(sandbox.pause.checkpoint_id), f"forget what woke {sandbox.id}")
         await self._store.add_logs(sandbox.id, [LogEntry(self._clock.now(), Level.INFO, "warren", "sandbox resumed")])
         return awake
-
-
-def _deadline_s(kind: SnapshotKind | None) -> float:
-    """What took long to write takes long to read."""
-    return limits.CREATE_DEADLINE_S if kind is None else limits.CHECKPOINT_DEADLINE_S
 
 
 def restored_kind(pause: Pause, *, memory: bool) -> SnapshotKind | None:

@@ -13,7 +13,7 @@ import structlog
 from warren.contracts.clock import Clock, Ids
 from warren.contracts.engine import Engine, Placement, Restore
 from warren.contracts.store import IdempotencyKey, Store
-from warren.control.launching import Launched, Launcher, Owner
+from warren.control.launching import Launched, Launcher, Owner, start_deadline_s
 from warren.control.sandbox_end import Ending
 from warren.control.spares import SPARE_EGRESS, Spare, Spares
 from warren.control.watches import Watches
@@ -79,14 +79,15 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request that has been let in: its row, the spare that becomes it, if there is one, and the loop's time by which
-    it has to run."""
+    """A request that has been let in: its row, the spare that becomes it, if there is one, the loop's time by which it
+    has to run, and whether its start `restores` a checkpoint: a copy's, or the memory of its template."""
 
     sandbox: Sandbox
     request: StartRequest
     kind: Kind
     spare: Spare | None
     until: float
+    restores: bool
 
 
 class Starting:
@@ -113,7 +114,7 @@ class Starting:
         self._watches, self._ending, self._work = watches, ending, work
         self._meters = meters
         at_once = processors + limits.CREATES_BESIDE
-        self._places, self._copies_places = asyncio.Semaphore(at_once), asyncio.Semaphore(at_once)
+        self._places, self._restores_places = asyncio.Semaphore(at_once), asyncio.Semaphore(at_once)
         self._waiting = self._at_work = 0
 
     @property
@@ -142,24 +143,26 @@ class Starting:
         kind = self._kind(project, request)
         as_it_comes = request.origin is None and not request.volumes  # a spare has neither
         spare = self._spares.claim(kind, request.template) if as_it_comes else None
-        until = asyncio.get_running_loop().time() + _deadline_s(request)
+        restores = request.origin is not None or self._launcher.restores(request.template, kind, request.volumes)
+        until = asyncio.get_running_loop().time() + start_deadline_s(restores=restores)
         if spare is None:
-            await self._take_place(request, until)
+            await self._take_place(until, restores=restores)
         try:
             with steps.step("admit"):
-                return Plan(await self._counted(project, request, kind, spare), request, kind, spare, until)
+                sandbox = await self._counted(project, request, kind, spare)
+                return Plan(sandbox, request, kind, spare, until, restores)
         except BaseException:
             if spare is None:
-                self._places_of(request).release()
+                self._places_of(restores=restores).release()
             else:
                 self._spares.give_back(spare)
             raise
 
-    def _places_of(self, request: StartRequest) -> asyncio.Semaphore:
-        """Copies have their own: much memory may be read back for minutes, for which no other create has to wait."""
-        return self._places if request.origin is None else self._copies_places
+    def _places_of(self, *, restores: bool) -> asyncio.Semaphore:
+        """Restores have their own: much memory may be read back for minutes, for which no boot has to wait."""
+        return self._restores_places if restores else self._places
 
-    async def _take_place(self, request: StartRequest, until: float) -> None:
+    async def _take_place(self, until: float, *, restores: bool) -> None:
         """In the order of asking: who is let in first is done first. Raises Busy, PlacementTimeout."""
         if self._waiting >= limits.CREATES_WAITING:
             raise Busy("cannot queue another create: too many are waiting; try again in a moment")
@@ -167,7 +170,7 @@ class Starting:
         try:
             with steps.step("wait"):
                 async with asyncio.timeout_at(until):
-                    await self._places_of(request).acquire()
+                    await self._places_of(restores=restores).acquire()
         except TimeoutError as error:
             raise PlacementTimeout("cannot start a sandbox in time: too many are waiting; try again later") from error
         finally:
@@ -262,7 +265,7 @@ class Starting:
                     running = await self._store.mark_running(sandbox.id, now, ends)
         except (TimeoutError, Timeout) as error:
             await self._ending.discard(sandbox.id, EndReason.FAILED_TO_START)
-            why = str(error) or f"it took longer than {_deadline_s(plan.request):g} s"
+            why = str(error) or f"it took longer than {start_deadline_s(restores=plan.restores):g} s"
             raise PlacementTimeout(f"cannot start sandbox {sandbox.id} in time: {why}; try again later") from error
         except BaseException:
             await asyncio.shield(self._ending.discard(sandbox.id, EndReason.FAILED_TO_START))
@@ -287,7 +290,7 @@ class Starting:
         except WarrenError as error:
             log.warning("spare not usable; starting another", sandbox=plan.spare.id, error=error.message)
             await self._engine.destroy(plan.spare.id)
-            await self._take_place(plan.request, plan.until)
+            await self._take_place(plan.until, restores=plan.restores)
             return None
         return plan.spare.placement
 
@@ -305,7 +308,7 @@ class Starting:
         try:
             return await self._spares.placed(partial(self._launch, plan))
         finally:
-            self._places_of(plan.request).release()
+            self._places_of(restores=plan.restores).release()
 
     async def _launch(self, plan: Plan) -> Launched:
         sandbox, request, egress = plan.sandbox, plan.request, plan.sandbox.network.egress()
@@ -316,10 +319,6 @@ class Starting:
             sandbox.id, template, plan.kind, egress, restore=origin.restore, volumes=volumes
         )
         return Launched(placement, origin.authority_id, needs_services=origin.authority_id is None)
-
-
-def _deadline_s(request: StartRequest) -> float:
-    return limits.CREATE_DEADLINE_S if request.origin is None else limits.CHECKPOINT_DEADLINE_S
 
 
 def _owner(request: StartRequest) -> Owner:

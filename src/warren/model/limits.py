@@ -122,8 +122,8 @@ CREATES_BESIDE = 1
 CREATES_WAITING = 1000
 """Creates that may queue for a start; beyond that the answer is 503."""
 CREATE_DEADLINE_S = 50.0
-"""Seconds from accepted to running; the client's own request timeout is 60. What starts from a checkpoint has longer:
-`CHECKPOINT_DEADLINE_S`."""
+"""Seconds from accepted to running; the client's own request timeout is 60. What starts from a checkpoint, or from
+its template's memory, has longer: `CHECKPOINT_DEADLINE_S`."""
 GUEST_BOOT_DEADLINE_S = 20.0
 """Seconds from the start of the runtime to the guest's first answer; normally 0.02 to 0.2."""
 GUEST_CALL_DEADLINE_S = 5.0
