@@ -169,7 +169,31 @@ async def test_a_connect_that_waits_too_long_for_a_pause_is_409(
     monkeypatch.setattr(limits, "WAKE_DEADLINE_S", 0.01)
     sandbox = await create(server)
     await begin_pause(server, sandbox)
-    assert code(await call(server, sandbox, "connect")) == (409, "sandbox_changing")
+    answer = await call(server, sandbox, "connect")
+    assert code(answer) == (409, "sandbox_changing")
+    assert "still being paused" in answer.json()["message"]
+
+
+async def test_a_connect_that_waits_too_long_for_another_s_wake_is_told_so(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await create(server)
+    await fall_asleep(server, sandbox)
+    outcome = asyncio.get_running_loop().create_future()
+    begun = slow_restores(server, monkeypatch, outcome)
+
+    async def is_reading() -> bool:
+        return bool(begun)
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(call(server, sandbox, "connect"))
+        await eventually(is_reading)
+        monkeypatch.setattr(limits, "WAKE_DEADLINE_S", 0.01)
+        answer = await call(server, sandbox, "connect", memory=False)
+        outcome.set_result(None)
+    assert code(answer) == (409, "sandbox_changing")
+    assert "still being woken by another call" in answer.json()["message"]
+    assert first.result().status_code == 201
 
 
 async def test_a_fork_that_takes_too_long_is_503(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

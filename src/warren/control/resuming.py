@@ -142,19 +142,22 @@ class Resuming:
         return contextlib.nullcontext() if kind is None else self._places
 
     async def _asleep(self, sandbox: Sandbox) -> Sandbox:
-        """Wait for a pause that is under way. Returns it paused, or running if somebody was faster."""
+        """Wait for a pause that is under way, or another's wake. Returns it paused, or running if that was faster."""
+        seen = sandbox.state
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limits.WAKE_DEADLINE_S):
                 while True:
                     row = await self._store.sandbox(sandbox.project_id, sandbox.id)
                     if row is None or row.state is State.GONE:
                         raise SandboxNotFound.of(sandbox.id)
+                    seen = row.state
                     if row.state in (State.PAUSED, State.RUNNING):
                         return row
                     if row.state is State.KILLING:
                         raise SandboxChanging(f"cannot connect to sandbox {sandbox.id}: it is being killed")
                     await asyncio.sleep(_LOOK_EVERY_S)
-        raise SandboxChanging(f"cannot resume sandbox {sandbox.id} yet: it is still being paused; try again later")
+        doing = "woken by another call" if seen is State.RESUMING else "paused"
+        raise SandboxChanging(f"cannot resume sandbox {sandbox.id} yet: it is still being {doing}; try again later")
 
     async def _place(self, sandbox: Sandbox, kind: SnapshotKind | None) -> Placement:
         if kind is None or sandbox.pause is None or sandbox.pause.checkpoint_id is None:
