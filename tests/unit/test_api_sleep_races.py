@@ -196,13 +196,14 @@ async def test_a_connect_that_waits_too_long_for_another_s_wake_is_told_so(
     assert first.result().status_code == 201
 
 
-async def test_a_fork_that_takes_too_long_is_503(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("copy", ["snapshots", "fork"])
+async def test_a_copy_that_takes_too_long_is_503(server: ApiServer, monkeypatch: pytest.MonkeyPatch, copy: str) -> None:
     async def endless(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(limits, "CHECKPOINT_DEADLINE_S", 0.01)
     monkeypatch.setattr(server.engine, "checkpoint", endless)
-    assert code(await call(server, await create(server), "fork")) == (503, "busy")
+    assert code(await call(server, await create(server), copy)) == (503, "busy")
 
 
 # --- waking ------------------------------------------------------------------------------------------------

@@ -200,7 +200,8 @@ class TemplateBuilder:
         """The files after a step, for the next build that comes by here. What is not kept only costs time."""
         with self._checkpoints.new() as checkpoint_id:
             try:
-                made = await self._engine.checkpoint(sandbox_id, checkpoint_id, SnapshotKind.FILESYSTEM, hold=False)
+                async with self._checkpoints.turn(sandbox_id):
+                    made = await self._engine.checkpoint(sandbox_id, checkpoint_id, SnapshotKind.FILESYSTEM, hold=False)
             except WarrenError as error:
                 log.warning("layer not kept", error=error.message)
                 return
@@ -240,7 +241,8 @@ class TemplateBuilder:
             async with self._services.started(door, built, lambda line: say(LogLevel.INFO, line, FINALIZE_STEP)):
                 if not self._engine.keeps_memory(planned.runtime):
                     return False
-                made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
+                async with self._checkpoints.turn(sandbox_id, limits.CHECKPOINT_DEADLINE_S):
+                    made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
                 self._layers.put(key, Leaving.MEMORY, fresh, made.bytes)
                 self._leases.hold(planned.order.id, fresh)
                 return True

@@ -1,14 +1,17 @@
 """Checkpoints on this server's disk: room for them, who works with one, and the end of those that nobody needs."""
 
-from collections.abc import Callable, Generator, Set
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Set
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from weakref import WeakValueDictionary
 
 import structlog
 
 from warren.contracts.clock import Ids
 from warren.contracts.engine import Checkpoint, Engine
 from warren.contracts.store import Store
-from warren.model.errors import LimitReached, WarrenError
+from warren.model import limits
+from warren.model.errors import Busy, LimitReached, WarrenError
 from warren.model.project import Project
 from warren.model.snapshot import SnapshotKind
 
@@ -22,6 +25,8 @@ class Checkpoints:
         """`layers`: those that the build cache and builds at work stand on."""
         self._engine, self._store, self._ids, self._layers = engine, store, ids, layers
         self._in_work: set[str] = set()
+        self._writers = asyncio.Semaphore(limits.CHECKPOINTS_AT_ONCE)
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
 
     @contextmanager
     def new(self) -> Generator[str]:
@@ -32,6 +37,24 @@ class Checkpoints:
             yield checkpoint_id
         finally:
             self._in_work.discard(checkpoint_id)
+
+    @asynccontextmanager
+    async def turn(self, sandbox_id: str, within_s: float | None = None) -> AsyncGenerator[None]:
+        """A place among those that write, one for each sandbox: to be had before anything is claimed or stands still.
+
+        Raises Busy when none is free within `limits.CHECKPOINT_TURN_S`.
+        """
+        turn = self._turns.setdefault(sandbox_id, asyncio.Lock())
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(limits.CHECKPOINT_TURN_S if within_s is None else within_s):
+                    await held.enter_async_context(turn)  # whoever waits for its own sandbox takes no place from others
+                    await held.enter_async_context(self._writers)
+            except TimeoutError:
+                raise Busy(
+                    f"cannot keep sandbox {sandbox_id} now: too many others are being written to disk; try again later"
+                ) from None
+            yield
 
     async def check_room(self, project: Project) -> None:
         """Raises LimitReached when the project's paused sandboxes and snapshots take all that it may keep on disk."""

@@ -10,14 +10,15 @@ from warren.contracts.engine import Engine, Restore
 from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
+from warren.control.copying import Copying, check_runs
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_start import Origin, Starting, StartRequest
-from warren.control.snapshots import check_runs, snapshot_kind
+from warren.control.snapshots import snapshot_kind
 from warren.control.standstills import Standstills
 from warren.control.templates import with_services
 from warren.control.work import Work
 from warren.model import limits
-from warren.model.errors import BadRequest, Busy, GuestSilent, WarrenError
+from warren.model.errors import BadRequest, GuestSilent, WarrenError
 from warren.model.project import Project
 from warren.model.sandbox import Sandbox
 from warren.model.snapshot import SnapshotKind
@@ -45,6 +46,7 @@ class Forking:
         live: LiveSandboxes,
         store: Store,
         checkpoints: Checkpoints,
+        copying: Copying,
         standstills: Standstills,
         starting: Starting,
         work: Work,
@@ -52,7 +54,7 @@ class Forking:
     ) -> None:
         self._engine, self._store, self._checkpoints, self._starting = engine, store, checkpoints, starting
         self._guest, self._live, self._standstills = guest, live, standstills
-        self._work, self._meters = work, meters
+        self._copying, self._work, self._meters = copying, work, meters
 
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
         """Copies of a running sandbox, each a sandbox of its own or the reason why it is none; the source goes on.
@@ -70,11 +72,7 @@ class Forking:
         with self._meters.sleeping("fork", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
             if request.envs is None and kind is SnapshotKind.FILESYSTEM:
                 await self._put_envs_among_files(sandbox)
-            try:
-                async with asyncio.timeout(limits.CHECKPOINT_DEADLINE_S), self._standstills.begin(sandbox.id):
-                    await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False, durable=False)
-            except TimeoutError:
-                raise Busy(f"cannot copy sandbox {sandbox.id} in time; it runs on, try again later") from None
+            await self._copying.copy(sandbox, checkpoint_id, kind, durable=False)
             template = await with_services(self._store, template_of(sandbox))
             wanted = copy_request(sandbox, template, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
             try:

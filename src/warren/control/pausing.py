@@ -11,8 +11,8 @@ on disk, and what is left of the sandbox is destroyed before anything is started
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
@@ -86,25 +86,22 @@ class Pausing:
         """Pause by its owner's wish; returns when it sleeps. Goes on to its end when the caller goes away.
 
         Raises SandboxPaused, SandboxChanging, BadRequest (memory under a runtime that keeps none durably),
-        LimitReached, GuestSilent, NoSpace, EngineFailed. After an error the sandbox runs on.
+        LimitReached, GuestSilent, NoSpace, Busy, EngineFailed. After an error the sandbox runs on.
         """
         if sandbox.state.is_asleep:
             raise await self._why_not(sandbox)
         kind = kind_of(request, keeps_memory=self._engine.keeps_memory(sandbox.runtime), runtime=sandbox.runtime)
         if kind is not PauseKind.FROZEN:
             await self._checkpoints.check_room(project)
-        silent = not await self._guest_answers(sandbox)
-        if silent and (request.strict or kind is PauseKind.FILESYSTEM):
-            raise await self._why_not(sandbox, GuestSilent())  # it does not answer either once it sleeps
-        pause = Pause(None, kind, PauseCause.OWNER, self._clock.now(), guest_silent=silent)
-        await self._work.finish(self._fall_asleep(sandbox, pause), f"pause {sandbox.id}")
+        needs_guest = request.strict or kind is PauseKind.FILESYSTEM
+        pause = Pause(None, kind, PauseCause.OWNER, self._clock.now())
+        await self._work.finish(self._fall_asleep(sandbox, pause, needs_guest=needs_guest), f"pause {sandbox.id}")
 
     async def at_deadline(self, sandbox: Sandbox) -> None:
         """Pause in place of an end. What cannot go to disk is frozen, so that nothing is lost; and the log says so."""
         wanted = PauseRequest(memory=sandbox.lifecycle.auto_pause_memory)
         kind = kind_of(wanted, keeps_memory=self._engine.keeps_memory(sandbox.runtime), runtime=sandbox.runtime)
-        silent = not await self._guest_answers(sandbox)
-        pause = Pause(None, kind, PauseCause.DEADLINE, self._clock.now(), guest_silent=silent)
+        pause = Pause(None, kind, PauseCause.DEADLINE, self._clock.now())
         try:
             if kind is not PauseKind.FROZEN:
                 await self.check_room(sandbox)
@@ -122,11 +119,10 @@ class Pausing:
         """
         if sandbox.id in self._standstills:
             raise SandboxChanging(f"cannot pause sandbox {sandbox.id}: it is being copied")
-        if not await self._guest_answers(sandbox):
-            raise GuestSilent
         if kind is not PauseKind.FROZEN:
             await self.check_room(sandbox)
-        await self._fall_asleep(sandbox, Pause(None, kind, PauseCause.IDLE, self._clock.now()), still)
+        pause = Pause(None, kind, PauseCause.IDLE, self._clock.now())
+        await self._fall_asleep(sandbox, pause, still, needs_guest=True)
 
     async def check_room(self, sandbox: Sandbox) -> None:
         """Raises LimitReached when its project may keep no more on disk."""
@@ -201,12 +197,38 @@ class Pausing:
                 return False
             return True
 
-    async def _fall_asleep(self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool] = lambda: True) -> None:
-        if self.is_at_work(sandbox.id):  # its row may say that it runs, while it is still being thawed
+    async def _fall_asleep(
+        self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool] = lambda: True, *, needs_guest: bool = False
+    ) -> None:
+        """needs_guest: refuse a silent one, which does not answer either once it sleeps."""
+        await self._check_alone(sandbox)
+        with self._meters.sleeping("pause", sandbox.runtime):
+            async with self._turn(sandbox, pause.kind):  # until then it runs, and is told nothing
+                silent = not await self._guest_answers(sandbox)
+                if silent and needs_guest:
+                    raise await self._why_not(sandbox, GuestSilent())
+                await self._check_alone(sandbox)
+                await self._write_down(sandbox, replace(pause, guest_silent=silent), still)
+        if pause.kind is not PauseKind.FROZEN:
+            await self._clear(sandbox.id)
+        await self._note(sandbox, Level.INFO, f"sandbox paused: {pause.kind} by {pause.by}")
+
+    async def _check_alone(self, sandbox: Sandbox) -> None:
+        """Its row may say that it runs, while it is still being thawed."""
+        if self.is_at_work(sandbox.id):
             refusal = SandboxChanging(f"cannot pause sandbox {sandbox.id}: a pause or a resume of it is under way")
             raise await self._why_not(sandbox, refusal)
-        metered = self._meters.sleeping("pause", sandbox.runtime)
-        with metered, self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
+
+    @asynccontextmanager
+    async def _turn(self, sandbox: Sandbox, kind: PauseKind) -> AsyncGenerator[None]:
+        if kind is PauseKind.FROZEN:  # nothing is written
+            yield
+            return
+        async with self._checkpoints.turn(sandbox.id):
+            yield
+
+    async def _write_down(self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool]) -> None:
+        with self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
             if pause.kind is not PauseKind.FROZEN:
                 pause = replace(pause, checkpoint_id=checkpoint_id)
                 await self._read_journal(sandbox.id)
@@ -232,9 +254,6 @@ class Pausing:
             if paused is None:  # killed meanwhile
                 await self._checkpoints.forget(checkpoint_id)
                 raise SandboxNotFound.of(sandbox.id)
-        if pause.kind is not PauseKind.FROZEN:
-            await self._clear(sandbox.id)
-        await self._note(sandbox, Level.INFO, f"sandbox paused: {pause.kind} by {pause.by}")
 
     async def _read_journal(self, sandbox_id: str) -> None:
         """While it answers: a boot from its files begins another, and what sleeps is asked nothing."""

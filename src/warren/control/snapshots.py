@@ -10,11 +10,11 @@ from warren.contracts.clock import Clock, Ids
 from warren.contracts.engine import Engine
 from warren.contracts.store import SnapshotQuery, Store
 from warren.control.checkpoints import Checkpoints
-from warren.control.standstills import Standstills
+from warren.control.copying import Copying, check_runs
 from warren.control.work import Work
-from warren.model.errors import BadRequest, SandboxChanging, SandboxPaused
+from warren.model.errors import BadRequest
 from warren.model.project import Project
-from warren.model.sandbox import Sandbox, State
+from warren.model.sandbox import Sandbox
 from warren.model.snapshot import DEFAULT_TAG, SNAPSHOT_ID, Snapshot, SnapshotKind, SnapshotUsage
 from warren.model.template import template_of
 from warren.telemetry.meters import Meters
@@ -47,18 +47,18 @@ class Snapshots:
         clock: Clock,
         ids: Ids,
         checkpoints: Checkpoints,
-        standstills: Standstills,
+        copying: Copying,
         work: Work,
         meters: Meters,
     ) -> None:
         self._engine, self._store, self._clock, self._ids = engine, store, clock, ids
-        self._checkpoints, self._standstills, self._work, self._meters = checkpoints, standstills, work, meters
+        self._checkpoints, self._copying, self._work, self._meters = checkpoints, copying, work, meters
 
     async def take(self, project: Project, sandbox: Sandbox, name: str | None, *, memory: bool | None) -> Snapshot:
         """A snapshot of a running sandbox, which goes on. None keeps what its runtime can keep.
 
         Raises BadRequest for a name that cannot be used and for memory under a runtime that keeps none, SandboxPaused,
-        SandboxChanging, LimitReached, NoSpace, EngineFailed. Goes on to its end when the caller goes away.
+        SandboxChanging, LimitReached, NoSpace, Busy, EngineFailed. Goes on to its end when the caller goes away.
         """
         version = None if name is None else VersionName.parse(name, project)
         if name is not None and version is None:
@@ -70,8 +70,7 @@ class Snapshots:
 
     async def _take(self, sandbox: Sandbox, version: VersionName | None, kind: SnapshotKind) -> Snapshot:
         with self._meters.sleeping("snapshot", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
-            async with self._standstills.begin(sandbox.id):
-                checkpoint = await self._engine.checkpoint(sandbox.id, checkpoint_id, kind, hold=False)
+            checkpoint = await self._copying.copy(sandbox, checkpoint_id, kind)
             snapshot = Snapshot(
                 id=self._ids.snapshot_id(),
                 project_id=sandbox.project_id,
@@ -121,13 +120,6 @@ class Snapshots:
         await self._checkpoints.forget(snapshot.checkpoint_id)
         log.info("snapshot deleted", snapshot=snapshot.id)
         return True
-
-
-def check_runs(sandbox: Sandbox) -> None:
-    if sandbox.state.is_asleep:
-        raise SandboxPaused(f"cannot copy sandbox {sandbox.id}: it is paused; resume it first")
-    if sandbox.state is not State.RUNNING:
-        raise SandboxChanging(f"cannot copy sandbox {sandbox.id}: it is being started or ended")
 
 
 def snapshot_kind(sandbox: Sandbox, *, memory: bool | None, keeps_memory: bool) -> SnapshotKind:

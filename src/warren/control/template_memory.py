@@ -66,7 +66,8 @@ class TemplateMemory:
     async def _taken(self, template: Template) -> str:
         async def work(sandbox_id: str, door: Door) -> None:
             await self._services.start(door, template, limits.BUILD_READY_DEADLINE_S)
-            made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
+            async with self._checkpoints.turn(sandbox_id, limits.CHECKPOINT_DEADLINE_S):
+                made = await self._engine.checkpoint(sandbox_id, fresh, SnapshotKind.MEMORY, hold=True)
             self._layers.put(self._key(template), Leaving.MEMORY, fresh, made.bytes)
 
         stage = Stage(template.default_user, template.default_workdir, template.envs)

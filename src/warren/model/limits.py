@@ -164,7 +164,9 @@ HEALTH_LATENESS_S = 0.5
 CHECKPOINT_DEADLINE_S = 300.0
 """Seconds to write or read the images of one checkpoint: 8 GiB at a slow disk's 30 MiB/s. Normally 0.1 to 2."""
 CHECKPOINTS_AT_ONCE = 4
-"""Checkpoints that are being written; others wait, within their own deadline. More would share one disk."""
+"""Checkpoints that are being written; the sandboxes of others run on. More would share one disk."""
+CHECKPOINT_TURN_S = 120.0
+"""Seconds to wait for such a place; after that, what has come to its deadline is frozen, and other calls are told."""
 CHECKPOINT_SPARE_BYTES = 256 * 1024 * 1024
 """Bytes of the state folder's disk that no checkpoint takes: running sandboxes write there, and the database."""
 FREEZE_DEADLINE_S = 10.0

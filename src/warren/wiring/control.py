@@ -17,6 +17,7 @@ from warren.control.building import Archives, TemplateBuilder
 from warren.control.builds import Builds
 from warren.control.checkpoints import Checkpoints
 from warren.control.clock import SystemClock, SystemIds
+from warren.control.copying import Copying
 from warren.control.denials import Denials
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking
@@ -267,7 +268,8 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         activity=on.activity,
         forking=Forking(
             engine=on.engine, guest=on.guest, live=on.live, store=on.store, checkpoints=life.checkpoints,
-            standstills=on.standstills, starting=life.starting, work=on.work, meters=on.meters,
+            copying=_copying(on, life), standstills=on.standstills, starting=life.starting, work=on.work,
+            meters=on.meters,
         ),
     )  # fmt: skip
 
@@ -294,8 +296,12 @@ def _build_health(on: _Grounds) -> GuestHealth:
 def _build_snapshots(on: _Grounds, life: _Life) -> Snapshots:
     return Snapshots(
         engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints,
-        standstills=on.standstills, work=on.work, meters=on.meters,
+        copying=_copying(on, life), work=on.work, meters=on.meters,
     )  # fmt: skip
+
+
+def _copying(on: _Grounds, life: _Life) -> Copying:
+    return Copying(engine=on.engine, store=on.store, checkpoints=life.checkpoints, standstills=on.standstills)
 
 
 def _build_volumes(settings: Settings, on: _Grounds) -> Volumes:

@@ -34,7 +34,6 @@ from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot, SlotPlan
 from warren.engine.oci.threads import on_thread, to_the_end
 from warren.engine.oci.volumes import OciVolumes
-from warren.model import limits
 from warren.model.errors import (
     AlreadyExists,
     BadRequest,
@@ -78,7 +77,6 @@ class OciEngine:
         key = Key.load(Path(settings.checkpoint_key_file)) if settings.checkpoint_key_file else None
         self._shelf = Shelf(self._places.checkpoints, key)
         self._keeping = Keeping(self._shelf, self._cgroups, self._runtimes)
-        self._writing = asyncio.Semaphore(limits.CHECKPOINTS_AT_ONCE)
         self._baking = Baking(self._places.bakes, self._places.blanks)
         self.volumes = OciVolumes(self._places, settings.disk_overcommit)
         self._hold: Hold | None = None
@@ -364,8 +362,7 @@ class OciEngine:
     ) -> Checkpoint:
         made: deque[Checkpoint] = deque()
         short = False
-        # First a place among those that write, then the sandbox: one that waits can be killed meanwhile.
-        async with self._writing, self._held(sandbox_id) as box:
+        async with self._held(sandbox_id) as box:
             if box.is_still:
                 raise SandboxChanging(f"cannot copy sandbox {sandbox_id}: it stands still")
 
