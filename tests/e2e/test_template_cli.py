@@ -245,9 +245,10 @@ def test_keys_of_aws_open_a_registry_and_are_kept_nowhere(
     with Sandbox.create("from-aws", timeout=60, **builder.options) as box:
         assert builder.run("sandbox", "exec", box.sandbox_id, "/bin/sh", "-c", "id -un").stdout == "user\n"
     assert ecr.asked == ["com.amazon#InvalidSignatureException", "login"]
-    written = [builder.log, *(path for path in builder.state.rglob("*") if path.is_file() and path.suffix != ".erofs")]
-    for secret in (SECRET, PASSWORD, "a-wrong-secret"):
-        assert not [path for path in written if secret.encode() in path.read_bytes()]
+    secrets = (SECRET, PASSWORD, "a-wrong-secret")
+    look = ["grep", "-rlF", "--exclude=*.erofs", *(f"--regexp={secret}" for secret in secrets)]  # passes over holes
+    found = subprocess.run([*look, builder.state, builder.log], stdout=subprocess.PIPE, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "")
 
 
 @pytest.mark.covers("B03", "L01")
