@@ -71,3 +71,11 @@ async def test_a_fork_that_fails_at_the_checkpoint_is_one_error_and_leaves_nothi
     server.engine.machine.is_full = True
     assert code(await post(server, source, "fork")) == (507, "no_space")
     assert len(await server.engine.list()) == 1
+
+
+async def test_a_guest_that_is_known_to_be_silent_is_not_asked_before_a_fork(server: ApiServer) -> None:
+    source = await create(server, envVars={"SECRET": "x"}, runtime="crun")
+    server.control.live.mark(server.control.live.find(source), answers=False)
+    answer = await post(server, source, "fork", inheritEnvVars=True)
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "guest_silent")
+    assert not server.guest.retained

@@ -14,7 +14,7 @@ from tests.unit.waiting import eventually
 from warren.contracts.engine import Checkpoint, Shortage
 from warren.contracts.store import LogQuery
 from warren.model import limits
-from warren.model.errors import SandboxChanging
+from warren.model.errors import GuestSilent, SandboxChanging
 from warren.model.pause import PauseKind
 from warren.model.sandbox import State
 
@@ -134,6 +134,28 @@ async def test_a_pause_waits_for_it_and_keeps_the_memory(server: ApiServer, stan
     pause = (await row(server, sandbox)).pause
     assert pause is not None
     assert (pause.kind, pause.guest_silent) == (PauseKind.MEMORY, False)
+
+
+async def test_a_fork_that_needs_its_guest_asks_again_when_it_goes_on(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, asked = await create(server, runtime="crun"), asyncio.Event()
+    real, standstills = server.guest.retain_envs, server.control.pausing._standstills  # pyright: ignore[reportPrivateUsage]
+
+    async def caught(*given: Any) -> None:
+        if asked.is_set():
+            return await real(*given)
+        asked.set()
+        while sandbox not in standstills:
+            await asyncio.sleep(0)
+        raise GuestSilent
+
+    monkeypatch.setattr(server.guest, "retain_envs", caught)
+    forking = asyncio.create_task(server.client.post(f"/sandboxes/{sandbox}/fork", json={"inheritEnvVars": True}))
+    await asked.wait()
+    async with standstills.begin(sandbox):
+        await settled()
+    assert (await forking).status_code == 201
 
 
 async def test_idleness_lets_it_be(server: ApiServer, standstill: Standstill) -> None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import structlog
 
 from warren.contracts.engine import Engine, Restore
-from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
 from warren.control.copying import Copying, check_runs
-from warren.control.live import LiveSandboxes
+from warren.control.guest_envs import GuestEnvs
 from warren.control.sandbox_start import Origin, Starting, StartRequest
 from warren.control.snapshots import snapshot_kind
-from warren.control.standstills import Standstills
 from warren.control.templates import with_services
 from warren.control.work import Work
 from warren.model import limits
@@ -42,18 +40,16 @@ class Forking:
         self,
         *,
         engine: Engine,
-        guest: Guest,
-        live: LiveSandboxes,
         store: Store,
         checkpoints: Checkpoints,
         copying: Copying,
-        standstills: Standstills,
+        envs: GuestEnvs,
         starting: Starting,
         work: Work,
         meters: Meters,
     ) -> None:
         self._engine, self._store, self._checkpoints, self._starting = engine, store, checkpoints, starting
-        self._guest, self._live, self._standstills = guest, live, standstills
+        self._envs = envs
         self._copying, self._work, self._meters = copying, work, meters
 
     async def fork(self, project: Project, sandbox: Sandbox, request: ForkRequest) -> Sequence[Sandbox | WarrenError]:
@@ -71,7 +67,7 @@ class Forking:
         kind = snapshot_kind(sandbox, memory=None, keeps_memory=self._engine.keeps_memory(sandbox.runtime))
         with self._meters.sleeping("fork", sandbox.runtime), self._checkpoints.new() as checkpoint_id:
             if request.envs is None and kind is SnapshotKind.FILESYSTEM:
-                await self._put_envs_among_files(sandbox)
+                await self._keep_envs(sandbox)
             await self._copying.copy(sandbox, checkpoint_id, kind, durable=False)
             template = await with_services(self._store, template_of(sandbox))
             wanted = copy_request(sandbox, template, request, Origin(Restore(checkpoint_id, kind), sandbox.id))
@@ -80,16 +76,10 @@ class Forking:
             finally:
                 await self._checkpoints.forget(checkpoint_id)
 
-    async def _put_envs_among_files(self, sandbox: Sandbox) -> None:
-        """A copy that boots has its source's environment from there; the guest takes it away when it starts."""
-        await self._standstills.over(sandbox.id)
-        route = self._live.find(sandbox.id)
-        try:
-            if route is not None:
-                return await self._guest.retain_envs(route.address, route.control_token)
-        except WarrenError as error:
-            log.info("guest is silent before a fork", sandbox=sandbox.id, error=error.message)
-        raise GuestSilent("cannot let copies have the environment of their source: its guest does not answer")
+    async def _keep_envs(self, sandbox: Sandbox) -> None:
+        """A copy that boots has its source's environment from its files."""
+        if not await self._envs.retain(sandbox.id):
+            raise GuestSilent("cannot let copies have the environment of their source: its guest does not answer")
 
     async def _copy(self, project: Project, wanted: StartRequest) -> Sandbox | WarrenError:
         try:

@@ -19,14 +19,13 @@ import structlog
 
 from warren.contracts.clock import Clock
 from warren.contracts.engine import Engine, Placement
-from warren.contracts.guest import Guest
 from warren.contracts.store import Store
 from warren.control.checkpoints import Checkpoints
+from warren.control.guest_envs import GuestEnvs
 from warren.control.journals import Journals
 from warren.control.live import LiveSandboxes
 from warren.control.sandbox_end import Ending
 from warren.control.standstills import Standstills
-from warren.control.tokens import Tokens
 from warren.control.watches import Watches
 from warren.control.work import Work
 from warren.model import limits
@@ -63,12 +62,11 @@ class Pausing:
         self,
         *,
         engine: Engine,
-        guest: Guest,
         store: Store,
         clock: Clock,
-        tokens: Tokens,
         live: LiveSandboxes,
         standstills: Standstills,
+        envs: GuestEnvs,
         watches: Watches,
         checkpoints: Checkpoints,
         ending: Ending,
@@ -76,8 +74,8 @@ class Pausing:
         meters: Meters,
         journals: Journals,
     ) -> None:
-        self._engine, self._guest, self._store, self._clock = engine, guest, store, clock
-        self._tokens, self._live, self._standstills, self._watches = tokens, live, standstills, watches
+        self._engine, self._store, self._clock, self._envs = engine, store, clock, envs
+        self._live, self._standstills, self._watches = live, standstills, watches
         self._checkpoints, self._ending, self._work, self._meters = checkpoints, ending, work, meters
         self._journals = journals
         self._at_work = Counter[str]()
@@ -182,21 +180,6 @@ class Pausing:
         await self._store.move(sandbox.id, frozenset({State.RESUMING}), State.PAUSED)
         return True
 
-    async def _guest_answers(self, sandbox: Sandbox) -> bool:
-        while True:
-            await self._standstills.over(sandbox.id)
-            route = self._live.find(sandbox.id)
-            if route is None or not route.answers:
-                return False
-            try:
-                await self._guest.retain_envs(route.address, self._tokens.control(sandbox.id))
-            except WarrenError as error:
-                if sandbox.id in self._standstills:
-                    continue  # that is why
-                log.info("guest is silent before a pause", sandbox=sandbox.id, error=error.message)
-                return False
-            return True
-
     async def _fall_asleep(
         self, sandbox: Sandbox, pause: Pause, still: Callable[[], bool] = lambda: True, *, needs_guest: bool = False
     ) -> None:
@@ -204,7 +187,7 @@ class Pausing:
         await self._check_alone(sandbox)
         with self._meters.sleeping("pause", sandbox.runtime):
             async with self._turn(sandbox, pause.kind):  # until then it runs, and is told nothing
-                silent = not await self._guest_answers(sandbox)
+                silent = not await self._envs.retain(sandbox.id)
                 if silent and needs_guest:
                     raise await self._why_not(sandbox, GuestSilent())
                 await self._check_alone(sandbox)

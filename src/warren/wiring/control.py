@@ -22,6 +22,7 @@ from warren.control.denials import Denials
 from warren.control.elsewhere import Elsewhere
 from warren.control.forking import Forking
 from warren.control.garbage import Garbage
+from warren.control.guest_envs import GuestEnvs
 from warren.control.health import GuestHealth
 from warren.control.identity import load_identity
 from warren.control.idleness import Idleness
@@ -212,9 +213,8 @@ def _build_life(settings: Settings, on: _Grounds) -> _Life:
     watches = Watches(engine=engine, live=on.live, ending=ending, relief=relief, work=work)
     journals = Journals(guest=on.guest, store=store, live=on.live)
     pausing = Pausing(
-        engine=engine, guest=on.guest, store=store, clock=clock, tokens=on.tokens, live=on.live,
-        standstills=on.standstills, watches=watches, checkpoints=checkpoints, ending=ending, work=work,
-        meters=on.meters, journals=journals,
+        engine=engine, store=store, clock=clock, live=on.live, standstills=on.standstills, envs=_guest_envs(on),
+        watches=watches, checkpoints=checkpoints, ending=ending, work=work, meters=on.meters, journals=journals,
     )  # fmt: skip
     services, memories = None if on.workshop is None else Services(on.workshop), dict[str, str]()
     launcher = Launcher(
@@ -267,9 +267,8 @@ def _build_sandboxes(on: _Grounds, life: _Life, snapshots: Snapshots) -> Sandbox
         watches=life.watches, pausing=life.pausing, resuming=life.resuming, snapshots=snapshots,
         activity=on.activity,
         forking=Forking(
-            engine=on.engine, guest=on.guest, live=on.live, store=on.store, checkpoints=life.checkpoints,
-            copying=_copying(on, life), standstills=on.standstills, starting=life.starting, work=on.work,
-            meters=on.meters,
+            engine=on.engine, store=on.store, checkpoints=life.checkpoints, copying=_copying(on, life),
+            envs=_guest_envs(on), starting=life.starting, work=on.work, meters=on.meters,
         ),
     )  # fmt: skip
 
@@ -298,6 +297,10 @@ def _build_snapshots(on: _Grounds, life: _Life) -> Snapshots:
         engine=on.engine, store=on.store, clock=on.clock, ids=on.ids, checkpoints=life.checkpoints,
         copying=_copying(on, life), work=on.work, meters=on.meters,
     )  # fmt: skip
+
+
+def _guest_envs(on: _Grounds) -> GuestEnvs:
+    return GuestEnvs(guest=on.guest, live=on.live, standstills=on.standstills)
 
 
 def _copying(on: _Grounds, life: _Life) -> Copying:
