@@ -158,6 +158,21 @@ async def test_a_fork_that_needs_its_guest_asks_again_when_it_goes_on(
     assert (await forking).status_code == 201
 
 
+async def test_a_guest_that_was_just_found_silent_is_asked_nothing_more_before_a_pause(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, asked = await create(server), list[str]()
+    server.guest.silent = True
+
+    async def logs(*_: object) -> None:
+        asked.append("its journal")
+        raise GuestSilent
+
+    monkeypatch.setattr(server.guest, "logs", logs)
+    assert (await server.client.post(f"/sandboxes/{sandbox}/pause", json={})).status_code == 204
+    assert asked == []
+
+
 async def test_idleness_lets_it_be(server: ApiServer, standstill: Standstill) -> None:
     sandbox = await create(server)
     asked = await standstill.begin(sandbox, "snapshots")

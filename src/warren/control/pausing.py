@@ -214,7 +214,8 @@ class Pausing:
         with self.at_work(sandbox.id), self._checkpoints.new() as checkpoint_id:
             if pause.kind is not PauseKind.FROZEN:
                 pause = replace(pause, checkpoint_id=checkpoint_id)
-                await self._read_journal(sandbox.id)
+                if not pause.guest_silent:
+                    await self._read_journal(sandbox.id)
             claimed = await self._store.claim_pause(sandbox.id, pause)
             if claimed is None:
                 raise await self._why_not(sandbox)
