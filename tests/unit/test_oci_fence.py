@@ -148,6 +148,19 @@ def test_the_fence_is_back_before_the_sandbox_goes_on(
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])
+def test_what_the_guest_has_yet_to_free_is_not_in_the_way(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    standing = request.getfixturevalue(kind)(True)
+    limit = tmp_path / ("memory/warren/box/memory.limit_in_bytes" if kind == "v1" else "warren/box/memory.high")
+    standing.step()
+    with standing.headroom(700):  # the kernel would refuse a limit below what is in use
+        assert int(limit.read_text()) == LIMIT + STEP_BYTES
+    assert int(limit.read_text()) == LIMIT
+    standing.close()
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
 def test_nothing_is_lent_where_the_kernel_ends_processes(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:

@@ -6,6 +6,7 @@ The runtimes make each sandbox's group; this module names it, reads it and remov
 import contextlib
 import errno
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,19 @@ class Cgroups:
                     file.write_text(str(limit))
         except OSError as error:
             raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
+
+    def raise_memory(self, sandbox_id: str, limit: int) -> None:
+        """As `set_memory`, but leave a limit that stands further out: all of it may be in use. Raises EngineFailed."""
+        if self.limit(sandbox_id, "memory.max" if self.is_v2 else "memory.limit_in_bytes") < limit:
+            self.set_memory(sandbox_id, limit)
+
+    def limit(self, sandbox_id: str, name: str) -> int:
+        """What a file of the memory controller says. Raises EngineFailed."""
+        try:
+            said = self.memory_file(sandbox_id, name).read_text().strip()
+        except OSError as error:
+            raise EngineFailed(f"cannot read the memory limit of sandbox {sandbox_id}: {error.strerror}") from None
+        return sys.maxsize if said == "max" else int(said)
 
     def slow_down(self, sandbox_id: str, limit: int) -> None:
         """Set the soft limit of v2: who is above it is slowed down and loses what can be taken. Raises EngineFailed."""

@@ -113,7 +113,7 @@ class _Lender:
             keep(0, LOWER_ATTEMPTS)
 
     def _move_out(self) -> None:
-        """To `_limit`."""
+        """To `_limit`; what stands further out stays, since all of it may be in use."""
         raise NotImplementedError
 
     def _move_back(self, attempts: int) -> None:
@@ -172,7 +172,7 @@ class FenceV1(_Lender):
             return rest
 
     def _move_out(self) -> None:
-        self._cgroups.set_memory(self._id, self._limit)
+        self._cgroups.raise_memory(self._id, self._limit)
 
     def _move_back(self, attempts: int) -> None:
         self._cgroups.lower_memory(self._id, self._limit, attempts)
@@ -233,8 +233,9 @@ class FenceV2(_Lender):
             return rest
 
     def _move_out(self) -> None:
-        self._cgroups.set_memory(self._id, self._last)
-        self._stand()
+        self._cgroups.raise_memory(self._id, self._last)
+        if self._cgroups.limit(self._id, self._high.name) < self._limit:
+            self._stand()
 
     def _move_back(self, attempts: int) -> None:
         with contextlib.suppress(EngineFailed):  # its group has ended
