@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -53,6 +53,16 @@ def _written(file: Path, content: bytes | str, mode: int, lasting: bool) -> Gene
 def files_below(folder: Path) -> list[Path]:
     """All plain files, in order of their names."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def disk_used(folder: Path) -> int:
+    """Bytes on disk of the files below `folder`, while others write and remove there; 0 when it is not there."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return size
 
 
 def flush(paths: Iterable[Path]) -> None:

@@ -235,6 +235,25 @@ def test_a_shelf_shows_what_was_published_and_clears_the_rest(tmp_path: Path) ->
             again.find(name)
 
 
+def test_a_draft_is_measured_while_it_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, look = Shelf(tmp_path, None), os.scandir
+    below = tmp_path / f".{NAME}" / "memory"
+    below.mkdir(parents=True)
+    (below.parent / "page").write_bytes(bytes(5000))
+    size = (below.parent / "page").stat().st_blocks * 512
+    assert shelf.written(NAME) == size > 0
+
+    def scandir(path: str | Path) -> object:
+        if Path(path) == below:
+            below.rename(tmp_path / "gone")
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert shelf.written(NAME) == size
+    assert not below.exists()
+    assert shelf.written("c" + "n" * 20) == 0
+
+
 def test_a_passing_checkpoint_serves_the_server_that_wrote_it_and_no_other(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "checkpoints", None)
     shelf.open()

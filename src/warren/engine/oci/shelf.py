@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from warren.durable import erase, files_below, flush, rename
+from warren.durable import disk_used, erase, flush, rename
 from warren.engine.oci.manifest import Manifest
 from warren.engine.oci.plain import Plain
 from warren.engine.oci.sealed import Key
@@ -88,11 +88,7 @@ class Shelf:
 
     def written(self, checkpoint_id: str) -> int:
         """Bytes on disk of a draft."""
-        size = 0
-        for path in files_below(self.folder / f".{checkpoint_id}"):
-            with contextlib.suppress(FileNotFoundError):
-                size += path.stat().st_blocks * 512
-        return size
+        return disk_used(self.folder / f".{checkpoint_id}")
 
     @property
     def _writer(self) -> Plain | Vault:
@@ -121,7 +117,7 @@ class Shelf:
                 read.append(self.find(path.name))
             except (CheckpointNotFound, CheckpointUnusable) as error:
                 if path.exists():  # else it was deleted just now
-                    unread.append(Unread(path.name, sum(file.stat().st_size for file in files_below(path)), str(error)))
+                    unread.append(Unread(path.name, disk_used(path), str(error)))
         return read, unread
 
     def find(self, checkpoint_id: str) -> Manifest:
