@@ -1,5 +1,6 @@
 """Commands of an earlier server's runtimes: ended, or waited for; and nothing else is touched. Needs root."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ import pytest
 
 from warren.engine.oci.orphans import end_orphans
 from warren.engine.oci.places import Places
+from warren.engine.oci.process import ProcessId
+from warren.engine.oci.resuming import AT_WORK
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's commands count")
 HERE, ELSEWHERE = Places(Path("/run/warren/here"), Path("/nowhere")), Places(Path("/run/warren/he"), Path("/nowhere"))
@@ -56,3 +59,17 @@ def test_what_does_not_come_to_its_end_is_ended(begin: Begin, monkeypatch: pytes
     stuck = begin(f"--root={HERE.runsc_root}", "pause", "i1")
     end_orphans(HERE)
     assert stuck.wait(5) == -9
+
+
+def test_what_still_wakes_a_kernel_is_left_at_work_and_noted(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warren.model.limits.FREEZE_DEADLINE_S", 0.1)
+    places = Places(tmp_path, Path("/nowhere"))
+    (places.sandboxes / "i1").mkdir(parents=True)
+    slow = begin(f"--root={places.runsc_root}", "resume", "i1")
+    end_orphans(places)
+    assert slow.poll() is None
+    found = ProcessId.of(slow.pid)
+    assert found is not None
+    assert json.loads((places.sandboxes / "i1" / AT_WORK).read_text()) == [found.pid, found.started]

@@ -3,7 +3,8 @@
 Nobody tells them of its end. One that is slow would start a sandbox which the next server has cleared away, write to a
 checkpoint which it has erased, or stop a kernel which it has just let go on. So a new server ends them before it looks
 at anything. To tie them to the server's life would not do: what stops or wakes a kernel has to come to its end, or
-nobody knows which of both the kernel did.
+nobody knows which of both the kernel did. One that wakes it may take as long as the kernel saves: it is left alone, and
+whoever wakes or stops that sandbox next waits for it (`resuming.py`).
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from warren.engine.oci import resuming
 from warren.engine.oci.places import Places
 from warren.engine.oci.process import ProcessId, kill, wait_over
 from warren.model import limits
@@ -34,14 +36,22 @@ class Orphan:
 
 
 def end_orphans(places: Places) -> None:
-    """Blocks until they are gone. Call it while no command of this server runs. Raises EngineFailed."""
+    """Blocks until they are gone, but for what still wakes a kernel. Raises EngineFailed.
+
+    Call it while no command of this server runs.
+    """
     found = list(_orphans(places))
     brief = [orphan for orphan in found if STANDSTILL.intersection(orphan.words)]
     _end([orphan for orphan in found if orphan not in brief], patience_s=0)
-    _end(brief, limits.FREEZE_DEADLINE_S)
+    for orphan in _end(brief, limits.FREEZE_DEADLINE_S):
+        folder = places.sandboxes / [word for word in orphan.words if word][-1]
+        if folder.is_dir():
+            resuming.note(folder, orphan.process)
 
 
-def _end(orphans: Sequence[Orphan], patience_s: float) -> None:
+def _end(orphans: Sequence[Orphan], patience_s: float) -> list[Orphan]:
+    """Those that are left alone."""
+    left: list[Orphan] = []
     ends = time.monotonic() + patience_s
     for orphan in orphans:
         pidfd = orphan.process.open()
@@ -51,11 +61,15 @@ def _end(orphans: Sequence[Orphan], patience_s: float) -> None:
             log.warning("command of an earlier server is still at work", pid=orphan.process.pid, words=orphan.words)
             if wait_over(pidfd, max(0.0, ends - time.monotonic())):
                 continue
+            if "resume" in orphan.words:
+                left.append(orphan)
+                continue
             kill(pidfd)
             if not wait_over(pidfd, limits.KILL_DEADLINE_S):
                 raise EngineFailed(f"cannot end process {orphan.process.pid}, a command of an earlier server")
         finally:
             os.close(pidfd)
+    return left
 
 
 def _orphans(places: Places) -> Iterator[Orphan]:

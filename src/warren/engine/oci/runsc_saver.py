@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from warren.engine.oci.command import run
 from warren.engine.oci.manifest import PARTS
+from warren.engine.oci.resuming import await_earlier, resume
 from warren.model import limits
 from warren.model.snapshot import SnapshotKind
 
@@ -31,6 +32,7 @@ class RunscSaver:
     def halt(self, sandbox_id: str, folder: Path) -> None:
         """Stop the kernel inside. Idempotent."""
         note = self._note(sandbox_id)
+        await_earlier(sandbox_id, folder)
         if self.mend(sandbox_id, folder) != PAUSED:
             # runsc overwrites its note in place: killed half-way it would leave nothing that runsc can work with.
             shutil.copyfile(note, folder / KEPT_NOTE)
@@ -44,10 +46,9 @@ class RunscSaver:
 
     def wake(self, sandbox_id: str, folder: Path) -> None:
         """Let a halted kernel go on. Idempotent."""
+        await_earlier(sandbox_id, folder)
         if self.mend(sandbox_id, folder) == PAUSED:
-            # The kernel goes on when what an earlier server had it save is saved: cut off meanwhile, it would go on
-            # later, and its note would say for ever that it stands still.
-            run(f"wake sandbox {sandbox_id}", [*self._command, "resume", sandbox_id], limits.CHECKPOINT_DEADLINE_S)
+            resume(sandbox_id, [*self._command, "resume", sandbox_id], folder)
         (folder / KEPT_NOTE).unlink(missing_ok=True)
 
     def mend(self, sandbox_id: str, folder: Path) -> str:
