@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +18,21 @@ from warren.engine.oci.box import Box
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.engine import OciEngine
 from warren.engine.oci.keeping import Keeping
+from warren.engine.oci.manifest import Manifest
 from warren.engine.oci.promises import MIB, Promises
 from warren.engine.oci.record import Record
+from warren.engine.oci.sealed import Key
 from warren.engine.oci.shelf import Shelf
 from warren.engine.oci.slot import Slot
 from warren.model import limits
 from warren.model.errors import NoSpace, SandboxChanging, SandboxNotFound
+from warren.model.sandbox import Resources
 from warren.model.snapshot import SnapshotKind
 from warren.settings import Settings
 
 FILES = SnapshotKind.FILESYSTEM
 FREE_MB = 1000
+MANIFEST = Manifest(f"c{2:020d}", f"i{2:020d}", "runsc", FILES, "sha256:one", Resources(1, 256, 2048, 100))
 DEADLINE_S = 10.0
 
 
@@ -110,6 +115,30 @@ def test_a_checkpoint_leaves_the_room_that_others_are_about_to_take(tmp_path: Pa
         assert writing.result().id == new_id(1)
     assert runtime.halted == [first.id], "the other was not even stopped"
     assert keep(second, 2).id == new_id(2)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_sealed_files_have_room_for_the_time_that_they_lie_there_twice(tmp_path: Path) -> None:
+    shelf, runtime = Shelf(tmp_path / "checkpoints", Key(b"k" * 32)), SlowRuntime()
+    shelf.open()
+    runtime.may_end.set()
+    keeping = Keeping(shelf, Cgroups("none", tmp_path), cast("Any", {"runsc": runtime}))
+    with pytest.raises(NoSpace, match="600 MiB of the state folder's disk, and 400 MiB are free"):
+        keeping.write(box(1, tmp_path), new_id(1), FILES, hold=False, durable=False)
+    assert (runtime.halted, list(shelf.folder.iterdir())) == ([], [])
+    with shelf.draft(new_id(2), FILES, 0) as draft:
+        (draft.target / "files").mkdir()
+        (draft.target / "files" / "layer").write_bytes(b"x")
+        manifest = shelf.publish(draft, MANIFEST)
+    pieces = {name: replace(piece, on_disk=600 * MIB) for name, piece in manifest.pieces.items()}
+    with (
+        shelf.disk.hold("keep another", 500 * MIB, lambda: 0),
+        pytest.raises(NoSpace, match=r"open the checkpoint.* 600 MiB"),
+        shelf.part(replace(manifest, pieces=pieces), FILES),
+    ):
+        pass
+    with shelf.part(manifest, FILES) as part:
+        assert (part / "layer").read_bytes() == b"x"
 
 
 class SlowKeeping:

@@ -14,7 +14,6 @@ from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.fence import Keep
 from warren.engine.oci.manifest import Manifest, has_files, obstacle
-from warren.engine.oci.promises import Promises
 from warren.engine.oci.record import Record
 from warren.engine.oci.runtime import Runtime, Saved
 from warren.engine.oci.shelf import Draft, Shelf
@@ -36,7 +35,6 @@ class Keeping:
         self._shelf = shelf
         self._cgroups = cgroups
         self._runtimes = runtimes
-        self._disk = Promises("the state folder's disk", self._free, "delete snapshots or paused sandboxes")
 
     def write(self, box: Box, checkpoint_id: str, kind: SnapshotKind, *, hold: bool, durable: bool) -> Checkpoint:
         """The sandbox goes on, or stands still when `hold` is set. After an error it goes on and nothing is left."""
@@ -50,7 +48,7 @@ class Keeping:
         try:
             with (
                 # Before anything stands still: what will be written has to fit.
-                self._disk.hold(f"keep sandbox {record.id}", size, lambda: self._shelf.written(checkpoint_id)),
+                self._shelf.disk.hold(f"keep sandbox {record.id}", size, lambda: self._shelf.written(checkpoint_id)),
                 box.headroom(size + SPARE_MEMORY_BYTES) as keep,
                 self._shelf.draft(checkpoint_id, kind, size) as draft,
             ):
@@ -87,10 +85,6 @@ class Keeping:
         usage = self._cgroups.usage(record.id)
         return usage.memory - usage.cache + 2 * files
 
-    def _free(self) -> int:
-        """Bytes for checkpoints: others are left some room."""
-        return shutil.disk_usage(self._shelf.folder).free - limits.CHECKPOINT_SPARE_BYTES
-
     def _failure(self, sandbox_id: str, error: OSError) -> WarrenError:
         """A loop device says EIO where the disk below it is full."""
         is_full = (
@@ -102,7 +96,7 @@ class Keeping:
 
     @contextlib.contextmanager
     def opened(self, spec: SandboxSpec) -> Generator[Saved | None]:
-        """What `spec` is to start from. Raises CheckpointNotFound, CheckpointUnusable."""
+        """What `spec` is to start from. Raises CheckpointNotFound, CheckpointUnusable, NoSpace."""
         if spec.restore is None:
             yield None
             return

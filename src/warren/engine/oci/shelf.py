@@ -9,6 +9,7 @@ Nothing here is ever read as anything but bytes: it comes out of a sandbox, and 
 
 import contextlib
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Generator
@@ -20,6 +21,7 @@ import structlog
 from warren.durable import disk_used, erase, flush, rename
 from warren.engine.oci.manifest import Manifest
 from warren.engine.oci.plain import Plain
+from warren.engine.oci.promises import Promises
 from warren.engine.oci.sealed import Key
 from warren.engine.oci.vault import Vault
 from warren.model import limits
@@ -61,7 +63,8 @@ class Shelf:
     def __init__(self, folder: Path, key: Key | None) -> None:
         self.folder = folder
         self._plain = Plain()
-        self._vault = None if key is None else Vault(key)
+        self.disk = Promises("the state folder's disk", self._free, "delete snapshots or paused sandboxes")
+        self._vault = None if key is None else Vault(key, self.disk)
         self._readers: Counter[str] = Counter()
         self._changed = threading.Condition()
 
@@ -85,6 +88,10 @@ class Shelf:
         finally:
             if folder.exists():
                 erase(folder)
+
+    def _free(self) -> int:
+        """Bytes for checkpoints: others are left some room."""
+        return shutil.disk_usage(self.folder).free - limits.CHECKPOINT_SPARE_BYTES
 
     def written(self, checkpoint_id: str) -> int:
         """Bytes on disk of a draft."""

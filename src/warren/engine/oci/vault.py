@@ -12,7 +12,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
-from warren.durable import erase, files_below, flush
+from warren.durable import disk_used, erase, files_below, flush
 from warren.engine.oci import libc
 from warren.engine.oci.machine import MIB, memory_of
 from warren.engine.oci.manifest import PARTS, Manifest, Piece
@@ -25,10 +25,11 @@ from warren.model.snapshot import SnapshotKind
 
 
 class Vault:
-    """Seals with the server's key."""
+    """Seals with the server's key. `disk` is the room where checkpoints and passing folders are."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, disk: Promises) -> None:
         self._key = key
+        self._disk = disk
         self._memory = Promises("the machine's memory", _free_memory, "try again later")
 
     @contextlib.contextmanager
@@ -38,7 +39,8 @@ class Vault:
             with self._memory_folder(size) as folder:
                 yield folder
         else:
-            with _passing_folder(draft.parent) as folder:
+            # Beside the room for what is sealed: it lies there twice until it is.
+            with self._passing_folder(draft.parent, "seal the checkpoint", size) as folder:
                 yield folder
 
     def store(self, scratch: Path, draft: Path, manifest: Manifest, *, durable: bool) -> Manifest:
@@ -57,8 +59,12 @@ class Vault:
             parts_of(manifest, kind),
             {name: number for number, name in enumerate(sorted(manifest.pieces))},
         )
-        size = sum(piece.length for piece in wanted.values())
-        with self._memory_folder(size) if kind is SnapshotKind.MEMORY else _passing_folder(folder.parent) as scratch:
+        if kind is SnapshotKind.MEMORY:
+            place = self._memory_folder(sum(piece.length for piece in wanted.values()))
+        else:  # where holes stay holes
+            size = sum(piece.on_disk for piece in wanted.values())
+            place = self._passing_folder(folder.parent, "open the checkpoint", size)
+        with place as scratch:
             try:
                 key = self._key.unwrap(manifest.key, manifest.id)
                 for name, piece in wanted.items():
@@ -66,6 +72,16 @@ class Vault:
             except (Damaged, FileNotFoundError) as error:
                 raise CheckpointUnusable(f"cannot use checkpoint {manifest.id}: it is damaged, {error}") from error
             yield scratch / PARTS[kind]
+
+    @contextlib.contextmanager
+    def _passing_folder(self, parent: Path, task: str, size: int) -> Generator[Path]:
+        folder = parent / f".open-{secrets.token_hex(8)}"
+        with self._disk.hold(task, size, lambda: disk_used(folder)):
+            folder.mkdir(mode=0o700)
+            try:
+                yield folder
+            finally:
+                erase(folder)
 
     @contextlib.contextmanager
     def _memory_folder(self, size: int) -> Generator[Path]:
@@ -105,13 +121,3 @@ def _free_memory() -> int:
 def _used(fd: int) -> int:
     found = os.fstatvfs(fd)
     return (found.f_blocks - found.f_bfree) * found.f_frsize
-
-
-@contextlib.contextmanager
-def _passing_folder(parent: Path) -> Generator[Path]:
-    folder = parent / f".open-{secrets.token_hex(8)}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        erase(folder)
