@@ -259,6 +259,14 @@ class StoreSuite:
         assert await store.mark_killing(row.id, EndReason.EXPIRED, row.expires_at)
 
     @pytest.mark.parametrize("state", State)
+    async def test_an_end_of_what_sleeps_leaves_alone_what_does_not(self, store: Store, state: State) -> None:
+        row = sandbox(state=state)
+        await store.add_sandbox(row, MANY)
+        ended = await store.mark_killing(row.id, EndReason.PAUSED_TOO_LONG, if_paused=True)
+        assert (ended is not None) is (state is State.PAUSED)
+        assert ended is not None or await store.sandbox(PROJECT.id, row.id) == row
+
+    @pytest.mark.parametrize("state", State)
     async def test_a_kill_says_why_and_that_stays_the_reason(self, store: Store, state: State) -> None:
         row = sandbox(state=state)
         await store.add_sandbox(row, MANY)

@@ -12,12 +12,14 @@ import pytest
 from tests.unit.test_control_restart import Machine
 from tests.unit.test_control_sleep_restart import pausing
 from tests.unit.waiting import eventually
-from warren.contracts.engine import Checkpoint
+from warren.contracts.engine import Checkpoint, Placement
+from warren.control import supervision
 from warren.control.pausing import PauseRequest
 from warren.guest.fake import FakeGuest
 from warren.model import limits
 from warren.model.errors import EngineFailed, NoSpace, SandboxChanging, SandboxPaused
 from warren.model.pause import Lifecycle
+from warren.model.policy import ALL_TRAFFIC, EgressPolicy
 from warren.model.sandbox import EndReason, Sandbox, State
 from warren.wiring.control import Control
 
@@ -241,3 +243,96 @@ async def test_a_slow_guest_is_asked_once_before_the_pause_at_its_deadline(
         assert asked == 1
         go_on.set()
         await eventually(is_paused)
+
+
+# --- what takes long ---------------------------------------------------------------------------------------
+
+
+async def test_one_that_thaws_for_long_holds_up_neither_the_others_nor_the_sweep(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_MENDS_WAITED_FOR_S", 0.05)
+    go_on, thaw = asyncio.Event(), machine.engine.thaw
+    async with machine.server() as control:
+        slow, other = await pausing(machine, control), await pausing(machine, control)
+        for sandbox in (slow, other):
+            control.live.remove(sandbox.id)
+
+        async def late(sandbox_id: str) -> None:
+            if sandbox_id == slow.id:
+                await go_on.wait()
+            await thaw(sandbox_id)
+
+        async def is_back() -> bool:
+            return control.live.find(slow.id) is not None
+
+        monkeypatch.setattr(machine.engine, "thaw", late)
+        async with asyncio.timeout(5):
+            await control.supervision.sweep()
+            await control.supervision.sweep()
+        assert control.live.find(other.id) is not None
+        assert not await is_back()
+        go_on.set()
+        await eventually(is_back)
+
+
+async def test_a_server_that_starts_takes_over_many_at_a_time(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandboxes = [await machine.sandbox(control) for _ in range(3)]
+    at_work, all_at_work, thaw = list[str](), asyncio.Event(), machine.engine.thaw
+
+    async def late(sandbox_id: str) -> None:
+        at_work.append(sandbox_id)
+        if len(at_work) == len(sandboxes):
+            all_at_work.set()
+        await all_at_work.wait()
+        await thaw(sandbox_id)
+
+    monkeypatch.setattr(machine.engine, "thaw", late)
+    async with asyncio.timeout(5), machine.server() as control:
+        assert all(control.live.find(sandbox.id) for sandbox in sandboxes)
+
+
+async def test_what_stood_still_at_the_start_wakes_under_the_rules_of_the_record(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        await machine.engine.freeze(sandbox.id)
+        await machine.engine.set_egress(sandbox.id, EgressPolicy(deny=(ALL_TRAFFIC,)))
+    under, thaw = list[EgressPolicy](), machine.engine.thaw
+
+    async def watched(sandbox_id: str) -> None:
+        under.append(machine.engine.egress(sandbox_id))
+        await thaw(sandbox_id)
+
+    monkeypatch.setattr(machine.engine, "thaw", watched)
+    async with machine.server():
+        assert under == [sandbox.network.egress()]
+
+
+async def test_what_was_resumed_since_the_sweep_began_is_not_too_old(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        await control.context.sandboxes.pause(project, sandbox.id, PauseRequest())
+        row = await machine.row(sandbox)
+        assert row.pause is not None
+        aged = replace(row.pause, at=row.pause.at.replace(year=row.pause.at.year - 1))
+        machine.store._put(replace(row, pause=aged))  # pyright: ignore[reportPrivateUsage]
+        listed = machine.engine.list
+
+        async def late() -> Sequence[Placement]:
+            found = await listed()
+            monkeypatch.undo()
+            await control.context.sandboxes.connect(project, sandbox.id, 60)
+            return found
+
+        monkeypatch.setattr(machine.engine, "list", late)
+        await control.supervision.sweep()
+        await asyncio.sleep(0.02)
+        assert (await machine.row(sandbox)).state is State.RUNNING

@@ -165,10 +165,13 @@ class Sandboxes(Protocol):
         """creating -> running, with the times that count from now on; None when it is not creating any more."""
         ...
 
-    async def mark_killing(self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None) -> Sandbox | None:
+    async def mark_killing(
+        self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None, *, if_paused: bool = False
+    ) -> Sandbox | None:
         """Any state that can be killed -> killing, for this reason, and desired to gone; None when it was another.
 
-        With `due_by` only if its deadline has come by then: None too when it was extended meanwhile.
+        With `due_by` only if its deadline has come by then: None too when it was extended meanwhile. With `if_paused`
+        only from paused.
         """
         ...
 

@@ -94,8 +94,11 @@ class Ending:
     async def _end(self, sandbox_id: str, reason: EndReason) -> bool:
         ending: Sandbox | None = None
         try:
-            due_by = self._clock.now() if reason is EndReason.EXPIRED else None
-            ending = await self._store.mark_killing(sandbox_id, reason, due_by)
+            if reason is EndReason.PAUSED_TOO_LONG:
+                ending = await self._store.mark_killing(sandbox_id, reason, if_paused=True)
+            else:
+                due_by = self._clock.now() if reason is EndReason.EXPIRED else None
+                ending = await self._store.mark_killing(sandbox_id, reason, due_by)
             if ending is None:
                 return False
         except NoSpace:

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 _SWEEP_PERIOD_S = 10.0
 """Seconds between two looks for sandboxes that should be gone and are not, and for rows old enough to forget."""
+_MENDS_WAITED_FOR_S = 5.0
+"""Seconds that a sweep waits for what it mends: one sandbox may take minutes, and the rest of the sweep does not."""
 
 
 class Supervision:
@@ -49,17 +51,14 @@ class Supervision:
         self._live, self._watches, self._ending, self._work = live, watches, ending, work
         self._pausing, self._resuming, self._checkpoints = pausing, resuming, checkpoints
         self._at_deadline: set[str] = set()
+        self._mending: set[str] = set()
+        self._places = asyncio.Semaphore(limits.RECOVERIES_AT_ONCE)
 
     async def adopt(self) -> None:
         """After a start: take over what runs, finish what was half done, destroy what nobody knows."""
         running = {placement.id: placement for placement in await self._engine.list()}
-        for sandbox in await self._store.live_sandboxes(self._server_id):
-            placement = running.pop(sandbox.id, None)
-            try:
-                if not await self._take_over(sandbox, placement):
-                    await self._ending.end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
-            except WarrenError as error:
-                log.error("sandbox not taken over yet", sandbox=sandbox.id, error=error.message)
+        known = await self._store.live_sandboxes(self._server_id)
+        await asyncio.gather(*(self._adopt(sandbox, running.pop(sandbox.id, None)) for sandbox in known))
         for sandbox_id in running:
             log.warning("destroying a sandbox that no record names", sandbox=sandbox_id)
             try:
@@ -67,6 +66,14 @@ class Supervision:
             except WarrenError as error:
                 log.error("sandbox that no record names not destroyed yet", sandbox=sandbox_id, error=error.message)
         await self._checkpoints.sweep()
+
+    async def _adopt(self, sandbox: Sandbox, placement: Placement | None) -> None:
+        async with self._places:
+            try:
+                if not await self._take_over(sandbox, placement):
+                    await self._ending.end_for_sure(sandbox.id, self._reason_found_gone(sandbox))
+            except WarrenError as error:
+                log.error("sandbox not taken over yet", sandbox=sandbox.id, error=error.message)
 
     async def _take_over(self, sandbox: Sandbox, placement: Placement | None) -> bool:
         """False when nothing is left of it."""
@@ -76,10 +83,12 @@ class Supervision:
             return await self._pausing.recover(sandbox, placement)
         if sandbox.state is not State.RUNNING or placement is None:
             return False
-        await self._engine.thaw(sandbox.id)  # a server may have ended while it took a snapshot, a pause have failed
-        # The last server may have ended between the engine's rules and the record of them.
-        await self._engine.set_egress(sandbox.id, sandbox.network.egress())
-        now = await self._store.sandbox(sandbox.project_id, sandbox.id)
+        with self._pausing.at_work(sandbox.id):
+            # The last server may have ended between the engine's rules and the record of them: nothing wakes under
+            # any others.
+            await self._engine.set_egress(sandbox.id, sandbox.network.egress())
+            await self._engine.thaw(sandbox.id)  # a server may have ended while it took a snapshot, a pause have failed
+            now = await self._store.sandbox(sandbox.project_id, sandbox.id)
         if now is not None and self._is_unrouted(now) and not self._is_at_work(sandbox.id):
             self._watches.watch(now, placement.address)
             log.info("sandbox adopted", sandbox=sandbox.id)
@@ -193,16 +202,34 @@ class Supervision:
         now = self._clock.now()
         days = {project.id: project.limits.paused_days for project in await self._store.projects()}
         placements = {placement.id: placement for placement in await self._engine.list()}
+        mends: list[asyncio.Task[None]] = []
         for sandbox in known:
             placement = placements.get(sandbox.id)
+            if sandbox.id in self._mending:
+                continue  # it takes its time
             if self._is_astray(sandbox, placement):
-                try:
-                    await self._recover(sandbox, placement)
-                except WarrenError as error:
-                    log.error("sandbox not mended yet", sandbox=sandbox.id, error=error.message)
+                self._mending.add(sandbox.id)
+                mends.append(self._work.spawn(self._mend_one(sandbox, placement), f"mend {sandbox.id}"))
             elif _is_too_old(sandbox, days, now):
-                log.warning("ending a sandbox that was paused for too long", sandbox=sandbox.id)
-                self._work.spawn(self._ending.end(sandbox.id, EndReason.PAUSED_TOO_LONG), f"age out {sandbox.id}")
+                self._work.spawn(self._age_out(sandbox, days), f"age out {sandbox.id}")
+        if mends:
+            await asyncio.wait(mends, timeout=_MENDS_WAITED_FOR_S)
+
+    async def _mend_one(self, sandbox: Sandbox, placement: Placement | None) -> None:
+        try:
+            async with self._places:
+                await self._recover(sandbox, placement)
+        except WarrenError as error:
+            log.error("sandbox not mended yet", sandbox=sandbox.id, error=error.message)
+        finally:
+            self._mending.discard(sandbox.id)
+
+    async def _age_out(self, sandbox: Sandbox, days: Mapping[str, int]) -> None:
+        """If it still sleeps as it did when the sweep began: it may have been resumed, and paused again, since."""
+        now = await self._store.sandbox(sandbox.project_id, sandbox.id)
+        if now is not None and _is_too_old(now, days, self._clock.now()):
+            log.warning("ending a sandbox that was paused for too long", sandbox=sandbox.id)
+            await self._ending.end(sandbox.id, EndReason.PAUSED_TOO_LONG)
 
     def _is_astray(self, sandbox: Sandbox, placement: Placement | None) -> bool:
         broken_off = sandbox.state in (State.PAUSING, State.RESUMING)

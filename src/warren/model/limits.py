@@ -141,6 +141,8 @@ KILL_DEADLINE_S = 15.0
 """Seconds for a runtime to kill and delete a sandbox before the engine calls it failed."""
 ENDS_AT_ONCE = 16
 """Sandboxes ended at the same time when all of them are."""
+RECOVERIES_AT_ONCE = 16
+"""Sandboxes taken over at the same time, after a start or because something broke off; one may take minutes."""
 STOP_DRAIN_S = 10.0
 """Seconds that requests under way get when the server stops; what is not done by then is broken off and undone."""
 STOP_ALL_DEADLINE_S = 120.0

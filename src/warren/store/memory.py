@@ -146,9 +146,13 @@ class MemoryStore(MemoryTemplates, MemoryVolumes, MemorySecrets):
             return None
         return self._put(replace(row, state=State.RUNNING, started_at=started_at, expires_at=expires_at))
 
-    async def mark_killing(self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None) -> Sandbox | None:
+    async def mark_killing(
+        self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None, *, if_paused: bool = False
+    ) -> Sandbox | None:
         row = self._sandboxes.get(sandbox_id)
         if row is None or not row.state.can_kill or not is_due(row, due_by):
+            return None
+        if if_paused and row.state is not State.PAUSED:
             return None
         return self._put(replace(row, state=State.KILLING, desired=Desired.GONE, end_reason=reason))
 

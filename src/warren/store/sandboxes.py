@@ -188,9 +188,12 @@ def mark_running(connection: Connection, sandbox_id: str, started_at: datetime, 
     return change(connection, sandbox_id, frozenset({State.CREATING}), changes)
 
 
-def mark_killing(connection: Connection, sandbox_id: str, reason: EndReason, due_by: datetime | None) -> Sandbox | None:
+def mark_killing(
+    connection: Connection, sandbox_id: str, reason: EndReason, due_by: datetime | None, if_paused: bool
+) -> Sandbox | None:
     changes = {"state": State.KILLING.value, "desired": Desired.GONE.value, "end_reason": reason.value}
-    return change(connection, sandbox_id, _KILLABLE, changes, due_by)
+    expected = frozenset({State.PAUSED}) if if_paused else _KILLABLE
+    return change(connection, sandbox_id, expected, changes, due_by)
 
 
 def mark_gone(connection: Connection, sandbox_id: str, reason: EndReason, at: datetime) -> bool:

@@ -111,8 +111,10 @@ class SqlStore:
     async def mark_running(self, sandbox_id: str, started_at: datetime, expires_at: datetime) -> Sandbox | None:
         return await self._database.track(sandboxes.mark_running, sandbox_id, started_at, expires_at)
 
-    async def mark_killing(self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None) -> Sandbox | None:
-        return await self._database.track(sandboxes.mark_killing, sandbox_id, reason, due_by)
+    async def mark_killing(
+        self, sandbox_id: str, reason: EndReason, due_by: datetime | None = None, *, if_paused: bool = False
+    ) -> Sandbox | None:
+        return await self._database.track(sandboxes.mark_killing, sandbox_id, reason, due_by, if_paused)
 
     async def mark_gone(self, sandbox_id: str, reason: EndReason, at: datetime) -> bool:
         return await self._database.track(sandboxes.mark_gone, sandbox_id, reason, at)
