@@ -168,6 +168,65 @@ async def test_what_stood_still_after_a_failed_pause_and_was_not_to_be_woken_is_
         await eventually(lambda: _is_gone(machine, sandbox))
 
 
+async def test_what_slept_and_was_not_cleared_is_cleared_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        with monkeypatch.context() as broken:
+            broken.setattr(machine.engine, "destroy", _no)
+            await control.pausing.pause(project, sandbox, PauseRequest())
+        assert len(await machine.engine.list()) == 1
+        await control.supervision.sweep()
+        assert await machine.engine.list() == []
+        assert (await machine.row(sandbox)).state is State.PAUSED
+        assert (await control.context.sandboxes.connect(project, sandbox.id, 60))[1]
+
+
+async def test_what_slept_and_could_not_be_looked_at_at_the_start_can_be_woken_by_traffic_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        await control.pausing.pause(project, sandbox, PauseRequest())
+    with monkeypatch.context() as broken:
+        broken.setattr(machine.engine, "destroy", _no)
+        async with machine.server() as control:
+            assert not control.live.is_asleep(sandbox.id)
+            broken.undo()
+            await control.supervision.sweep()
+            assert control.live.is_asleep(sandbox.id)
+            assert (await machine.row(sandbox)).state is State.PAUSED
+
+
+async def test_what_is_woken_while_the_sweep_clears_it_lives(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with machine.server() as control:
+        sandbox = await machine.sandbox(control)
+        project = await control.context.keys.default_project()
+        with monkeypatch.context() as broken:
+            broken.setattr(machine.engine, "destroy", _no)
+            await control.pausing.pause(project, sandbox, PauseRequest())
+        looking, go_on, checkpoints = asyncio.Event(), asyncio.Event(), machine.engine.checkpoints
+
+        async def slow() -> Sequence[Checkpoint]:
+            looking.set()
+            await go_on.wait()
+            return await checkpoints()
+
+        monkeypatch.setattr(machine.engine, "checkpoints", slow)
+        sweeping = asyncio.create_task(control.supervision.sweep())
+        await looking.wait()
+        waking = asyncio.create_task(control.context.sandboxes.connect(project, sandbox.id, 60))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await sweeping
+        assert (await waking)[1]
+        assert (await machine.row(sandbox)).state is State.RUNNING
+        assert len(await machine.engine.list()) == 1
+
+
 async def test_what_runs_and_could_not_be_taken_over_at_the_start_is_later(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,10 @@ class Pausing:
             return await self._run_on(sandbox, placement.address)
         if is_frozen(sandbox):
             return placement is not None and await self._stay_frozen(sandbox)
+        # What is paused can be resumed at any moment, but for this: what is cleared below is no later life of it.
+        if sandbox.state is State.PAUSED:
+            if await self._store.move(sandbox.id, frozenset({State.PAUSED}), State.RESUMING) is None:
+                return True
         whole = None if pause.checkpoint_id is None else await self._checkpoints.find(pause.checkpoint_id)
         if whole is None:
             return False
@@ -193,7 +197,8 @@ class Pausing:
                 await self._check_alone(sandbox)
                 await self._write_down(sandbox, replace(pause, guest_silent=silent), still)
         if pause.kind is not PauseKind.FROZEN:
-            await self._clear(sandbox.id)
+            with self.at_work(sandbox.id):
+                await self._clear(sandbox.id)
         await self._note(sandbox, Level.INFO, f"sandbox paused: {pause.kind} by {pause.by}")
 
     async def _check_alone(self, sandbox: Sandbox) -> None:
@@ -250,7 +255,7 @@ class Pausing:
         """Its room is free when a pause returns; whoever wakes or kills it meanwhile waits for that."""
         try:
             await self._engine.destroy(sandbox_id)
-        except WarrenError as error:  # it is paused all the same; a resume or a kill tries again
+        except WarrenError as error:  # it is paused all the same; a resume, a kill or the sweep tries again
             log.error("what slept is not cleared yet", sandbox=sandbox_id, error=error.message)
 
     async def _stand_still(self, sandbox_id: str, pause: Pause) -> int:

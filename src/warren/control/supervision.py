@@ -233,7 +233,12 @@ class Supervision:
 
     def _is_astray(self, sandbox: Sandbox, placement: Placement | None) -> bool:
         broken_off = sandbox.state in (State.PAUSING, State.RESUMING)
-        return broken_off or self._is_unrouted(sandbox) or (is_frozen(sandbox) and placement is None)
+        if broken_off or self._is_unrouted(sandbox):
+            return True
+        if is_frozen(sandbox):
+            return placement is None
+        # Asleep on disk, but not cleared; or nobody looked at it here, and traffic would not wake it.
+        return sandbox.state is State.PAUSED and (placement is not None or not self._live.is_asleep(sandbox.id))
 
     def _is_unrouted(self, sandbox: Sandbox) -> bool:
         return sandbox.state is State.RUNNING and self._live.find(sandbox.id) is None
