@@ -1,5 +1,6 @@
 """Files that are whole or not there, survive a power cut, and are certainly gone when they are removed."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PRIVATE = 0o600
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the kernel says where a disk is full, or somebody's share of it."""
 
 
 def write(file: Path, content: bytes | str, mode: int = PRIVATE, *, lasting: bool = True) -> None:

@@ -18,8 +18,9 @@ from warren.engine.oci.box import Box
 from warren.engine.oci.cgroup import Cgroups
 from warren.engine.oci.engine import OciEngine
 from warren.engine.oci.keeping import Keeping
+from warren.engine.oci.machine import MIB
 from warren.engine.oci.manifest import Manifest
-from warren.engine.oci.promises import MIB, Promises
+from warren.engine.oci.promises import Promises
 from warren.engine.oci.record import Record
 from warren.engine.oci.sealed import Key
 from warren.engine.oci.shelf import Shelf

@@ -90,15 +90,18 @@ class Cgroups:
             if self.is_v2:
                 self.memory_file(sandbox_id, "memory.max").write_text(str(limit))
                 return
-            memory = self.memory_file(sandbox_id, "memory.limit_in_bytes")
-            with_swap = self.memory_file(sandbox_id, "memory.memsw.limit_in_bytes")
-            # The kernel never lets the first one stand above the second.
-            files = [with_swap, memory] if int(memory.read_text()) < limit else [memory, with_swap]
-            for file in files:
-                if file == memory or file.exists():  # a kernel may be without swap accounting
-                    file.write_text(str(limit))
+            self._set_memory_v1(sandbox_id, limit)
         except OSError as error:
             raise EngineFailed(f"cannot set the memory of sandbox {sandbox_id}: {error.strerror}") from None
+
+    def _set_memory_v1(self, sandbox_id: str, limit: int) -> None:
+        memory = self.memory_file(sandbox_id, "memory.limit_in_bytes")
+        with_swap = self.memory_file(sandbox_id, "memory.memsw.limit_in_bytes")
+        # The kernel never lets the first one stand above the second.
+        files = [with_swap, memory] if int(memory.read_text()) < limit else [memory, with_swap]
+        for file in files:
+            if file == memory or file.exists():  # a kernel may be without swap accounting
+                file.write_text(str(limit))
 
     def raise_memory(self, sandbox_id: str, limit: int) -> None:
         """As `set_memory`, but leave a limit that stands further out: all of it may be in use. Raises EngineFailed."""
@@ -164,11 +167,8 @@ class Cgroups:
         return True
 
     def _lowered_v1(self, sandbox_id: str, limit: int) -> bool:
-        folder = self.folder("memory", sandbox_id)
         try:
-            for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
-                if (folder / name).exists() or "memsw" not in name:  # a kernel may be without swap accounting
-                    (folder / name).write_text(str(limit))
+            self._set_memory_v1(sandbox_id, limit)
         except OSError as error:
             if error.errno == errno.EBUSY:
                 return False

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import shutil
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from warren.contracts.engine import Checkpoint, Placement, SandboxSpec, Shortage
+from warren.durable import DISK_FULL
 from warren.engine.oci import firewall, switches
 from warren.engine.oci.adoption import Adoption, clear_run, forget_other_boots, kill_group, release_frozen
 from warren.engine.oci.baking import Baking
@@ -53,7 +53,6 @@ from warren.settings import Settings
 from warren.telemetry.steps import step
 
 RUNTIME_NAMES = ("runsc", "crun")
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = structlog.get_logger(__name__)
 
@@ -224,7 +223,7 @@ class OciEngine:
         try:
             return self._run(runtime, spec, box)
         except OSError as error:
-            if error.errno in _DISK_FULL:
+            if error.errno in DISK_FULL:
                 raise NoSpace(f"cannot start sandbox {spec.id}: the disk is full; free some space") from error
             raise EngineFailed(f"cannot start sandbox {spec.id}: {error}") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from warren.contracts.engine import Checkpoint, SandboxSpec
+from warren.durable import DISK_FULL
 from warren.engine.oci.box import Box
 from warren.engine.oci.bundle import MIB
 from warren.engine.oci.cgroup import Cgroups
@@ -90,7 +91,7 @@ class Keeping:
         is_full = (
             error.errno == errno.EIO and shutil.disk_usage(self._shelf.folder).free < limits.CHECKPOINT_SPARE_BYTES
         )
-        if is_full or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full or error.errno in DISK_FULL:
             return NoSpace()
         return EngineFailed(f"cannot keep sandbox {sandbox_id}: {error.strerror}")
 

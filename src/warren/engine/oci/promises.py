@@ -4,9 +4,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator
 
+from warren.engine.oci.machine import MIB
 from warren.model.errors import NoSpace
-
-MIB = 1024 * 1024
 
 
 class Promises:
