@@ -78,7 +78,7 @@ class Checkpoints:
         return next((checkpoint for checkpoint in whole if checkpoint.id == checkpoint_id), None)
 
     async def holds_memory(self, checkpoint_id: str) -> bool:
-        """And of this version: that which it can be started from here."""
+        """Whether there is memory in it that this version can read."""
         found = await self.find(checkpoint_id)
         return found is not None and not found.unreadable and found.kind is SnapshotKind.MEMORY
 
