@@ -49,6 +49,12 @@ async def filled(maker: Maker, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
+async def idle(slots: SlotPool, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(slots.idle) < count:
+            await asyncio.sleep(0.001)
+
+
 async def test_slots_are_made_ahead() -> None:
     maker = Maker()
     slots = pool(maker)
@@ -64,9 +70,7 @@ async def test_others_are_made_once_nobody_takes_any_or_few_are_left(monkeypatch
     maker = Maker()
     slots = pool(maker, slots=8, ahead=4)
     slots.open(taken=[])
-    async with asyncio.timeout(5):
-        while len(slots.idle) < 4:
-            await asyncio.sleep(0.001)
+    await idle(slots, 4)
     await slots.take()
     await asyncio.sleep(0.02)
     assert maker.makes == 4
@@ -81,9 +85,7 @@ async def test_a_burst_is_not_disturbed_while_many_are_left(monkeypatch: pytest.
     maker = Maker()
     slots = pool(maker, slots=40, ahead=20)
     slots.open(taken=[])
-    async with asyncio.timeout(5):
-        while len(slots.idle) < 20:
-            await asyncio.sleep(0.001)
+    await idle(slots, 20)
     for _ in range(20 - BATCH - 1):
         await slots.take()
     await asyncio.sleep(0.02)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -14,6 +13,7 @@ from warren.model import limits
 from warren.model.errors import Busy, LimitReached, WarrenError
 from warren.model.project import Project
 from warren.model.snapshot import SnapshotKind
+from warren.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ class Checkpoints:
         self._engine, self._store, self._ids, self._layers = engine, store, ids, layers
         self._in_work: set[str] = set()
         self._writers = asyncio.Semaphore(limits.CHECKPOINTS_AT_ONCE)
-        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        self._turns = Turns()
 
     @contextmanager
     def new(self) -> Generator[str]:
@@ -44,11 +44,11 @@ class Checkpoints:
 
         Raises Busy when none is free within `limits.CHECKPOINT_TURN_S`.
         """
-        turn = self._turns.setdefault(sandbox_id, asyncio.Lock())
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(limits.CHECKPOINT_TURN_S if within_s is None else within_s):
-                    await held.enter_async_context(turn)  # whoever waits for its own sandbox takes no place from others
+                    # First, so that whoever waits for its own sandbox takes no place from others.
+                    await held.enter_async_context(self._turns.of(sandbox_id))
                     await held.enter_async_context(self._writers)
             except TimeoutError:
                 raise Busy(

@@ -1,7 +1,5 @@
 """What guests say of their sandboxes: fetched from each in order, and kept in the store."""
 
-import asyncio
-
 import structlog
 
 from warren.contracts.guest import Guest
@@ -9,6 +7,7 @@ from warren.contracts.routing import Route
 from warren.contracts.store import LogQuery, Store
 from warren.control.live import LiveSandboxes
 from warren.model.errors import WarrenError
+from warren.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -19,14 +18,14 @@ class Journals:
     def __init__(self, *, guest: Guest, store: Store, live: LiveSandboxes) -> None:
         self._guest, self._store, self._live = guest, store, live
         self._seen: dict[str, int] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._turns = Turns()
 
     async def fetch(self, route: Route) -> None:
         """Raises what the store raises; a guest that gives nothing is asked again next time."""
         sandbox_id = route.sandbox_id
         if not route.answers:
             return
-        async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
+        async with self._turns.of(sandbox_id):
             after = self._seen.get(sandbox_id)
             try:
                 fetched = await self._guest.logs(route.address, route.control_token, after or 0)
@@ -46,7 +45,6 @@ class Journals:
         self._seen[sandbox_id] = 0
 
     def forget_gone(self) -> None:
-        for kept in (self._seen, self._locks):
-            for sandbox_id in list(kept):
-                if self._live.find(sandbox_id) is None and not self._live.is_asleep(sandbox_id):
-                    del kept[sandbox_id]
+        for sandbox_id in list(self._seen):
+            if self._live.find(sandbox_id) is None and not self._live.is_asleep(sandbox_id):
+                del self._seen[sandbox_id]

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from weakref import WeakValueDictionary
+
+from warren.turns import Turns
 
 
 class Standstills:
     def __init__(self) -> None:
-        self._turns = WeakValueDictionary[str, asyncio.Lock]()
+        self._turns = Turns()
         self._still: dict[str, asyncio.Event] = {}
 
     def __contains__(self, sandbox_id: str) -> bool:
@@ -27,8 +28,7 @@ class Standstills:
     @asynccontextmanager
     async def prevented(self, sandbox_id: str) -> AsyncGenerator[None]:
         """Around what has to find its guest at work: begins when a standstill is over, and none begins meanwhile."""
-        turn = self._turns.setdefault(sandbox_id, asyncio.Lock())
-        async with turn:
+        async with self._turns.of(sandbox_id):
             yield
 
     async def over(self, sandbox_id: str) -> None:

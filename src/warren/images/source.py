@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import tempfile
-import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from warren.images.shelf import OFFER_HOST, Shelf
 from warren.model import limits
 from warren.model.build import BASE_STEP, AwsKeys, LogLevel, RegistryLogin
 from warren.model.errors import BuildFailed, EngineFailed, NoSpace
+from warren.turns import Turns
 
 SPARE_BYTES = 256 * 1024**2
 """Bytes of the state folder's disk that no image takes: running sandboxes write there, and the database."""
@@ -70,7 +70,7 @@ class OciImages:
         self._adopt, self._use = adopt, use
         self._shelf = Shelf(folder)
         self._places = asyncio.Semaphore(limits.IMAGE_FETCHES)
-        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._turns = Turns()
 
     def open(self) -> None:
         """Clear what a crash left. For the server alone: others may be at work beside it."""
@@ -130,7 +130,7 @@ class OciImages:
             async with self._cell(folder, image, order, size, relay) as cell:
                 async with asyncio.timeout(limits.IMAGE_RESOLVE_DEADLINE_S):
                     manifest = str((await self._hear(cell, name, relay, say, "digest"))["digest"])
-                async with self._turns.setdefault(manifest, asyncio.Lock()):
+                async with self._turns.of(manifest):
                     known = self._shelf.find(manifest)
                     if known is not None and self._use(known.digest):
                         say(LogLevel.INFO, "the image is here already", BASE_STEP)
